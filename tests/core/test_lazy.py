@@ -46,3 +46,30 @@ def test_a_module_is_imported_without_the_collector(public: ModuleType, monkeypa
     finally:
         gc.enable()
     assert sorted({"fast", "wrong"} - set(dir(public))) == []
+
+
+def test_what_an_import_made_is_not_searched_for_garbage_again(
+    public: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the cold start; and what a user has frozen, or has as garbage, which is still collected."""
+
+    def load(name: str) -> ModuleType:
+        module = ModuleType(name)
+        module.fast = module.wrong = [[place] for place in range(5000)]
+        garbage: list[object] = []
+        garbage.append(garbage)
+        return module
+
+    monkeypatch.setattr("importlib.import_module", load)
+    gc.collect()
+    assert len(public.fast) == 5000
+    assert len(gc.get_objects(generation=0)) < 5000
+    assert gc.get_freeze_count() == 0
+    assert gc.collect() >= 1
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        assert len(public.wrong) == 5000
+        assert gc.get_freeze_count() >= frozen - 100
+    finally:
+        gc.unfreeze()

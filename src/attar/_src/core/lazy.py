@@ -41,12 +41,19 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Pause the garbage collector: what modules make stays, and looking for garbage in it is a tenth of an import."""
+    """Pause the garbage collector: what modules make stays, and looking for garbage in it is a tenth of an import.
+
+    Afterwards it is of the oldest generation, as if collections had passed, so that the next ones leave it out, too.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        # Not where the user has frozen objects, which this would thaw.
+        if enabled and not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         if enabled:
             gc.enable()
 
