@@ -37,8 +37,8 @@ Judged = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float64]]
 
 #: As ``attar compress`` draws them by default, and the share that ``attar run`` holds out.
 CALIBRATION, VALIDATION, HELD_OUT = 512, 2000, 0.1
-#: Characters of a piece of text, and one more to foretell.
-LENGTH = 129
+#: Characters of a piece of text, with one more to foretell; pieces that calibrate, and as many others that judge.
+LENGTH, PIECES = 129, 256
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Network:
         unit: of a drop of the figure.
         scale: from the figure to this unit.
         max_drop: that a file may lose on the validation examples, in this unit.
-        points: bound of ``attar compress``, points of accuracy.
-        options: further ones of ``attar compress``.
+        options: of ``attar compress``. A metric of which less is better loses per cent of itself there.
     """
 
     module: nn.Module
@@ -64,7 +63,6 @@ class Network:
     unit: str
     scale: float
     max_drop: float
-    points: float
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +79,14 @@ def minus_bits(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArra
     likely = wide - np.log(np.exp(wide).sum(2, keepdims=True))
     found: NDArray[np.float64] = np.take_along_axis(likely, labels[:, :, None], 2).mean((1, 2)) / np.log(2)
     return found
+
+
+def bits_a_character(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the mean over all characters, as a metric of ``attar compress``."""
+    return -float(minus_bits(scores, labels).mean())
+
+
+bits_a_character.larger_is_better = False  # type: ignore[attr-defined]
 
 
 def images(factory: str, weights: str, data: str, usual: str | None, *, held_out: bool, **arguments: Any) -> Network:
@@ -105,7 +111,7 @@ def images(factory: str, weights: str, data: str, usual: str | None, *, held_out
         calibration, validation = drawn.take(place[:CALIBRATION]), drawn.take(place[CALIBRATION:])
     how = train.preprocessing if usual is None else find_preprocessing(usual)
     examples = _inputs(how, calibration), _inputs(how, validation), _inputs(how, test)
-    return Network(module.eval(), *examples, right, "points", 100.0, 0.5, 0.5)
+    return Network(module.eval(), *examples, right, "points", 100.0, 0.5)
 
 
 def characters() -> Network:
@@ -117,10 +123,10 @@ def characters() -> Network:
     codes = np.array([string.printable.index(each) for each in text], np.int64)
     last = len(codes) * 9 // 10
     learned, tested = _pieces(codes[:last]), _pieces(codes[last:])
-    drawn = learned[np.random.default_rng(0).permutation(len(learned))[: 2 * CALIBRATION]]
-    examples = _foretold(drawn[:CALIBRATION]), _foretold(drawn[CALIBRATION:]), _foretold(tested)
-    options = {"dynamic": (0, 1), "task": "classification"}
-    return Network(module.eval(), *examples, minus_bits, "bits a character", 1.0, 0.02, 0.5, options)
+    drawn = learned[np.random.default_rng(0).permutation(len(learned))[: 2 * PIECES]]
+    examples = _foretold(drawn[:PIECES]), _foretold(drawn[PIECES:]), _foretold(tested)
+    options = {"dynamic": (0, 1), "metric": f"{HERE / 'peer_networks.py'}:bits_a_character"}
+    return Network(module.eval(), *examples, minus_bits, "bits a character", 1.0, 0.02, options)
 
 
 def _inputs(how: Preprocessing | None, part: Dataset) -> Labelled:
