@@ -1,7 +1,8 @@
 """``attar compress`` beside the defaults of NNCF and ONNX Runtime: same networks, examples, and bound on the loss.
 
     ATTAR_DATA=... python studies/search/peers.py [NETWORK ...]   measures what peers.json lacks, or what is named
-    python studies/search/peers.py --draw                         only writes the table of peers.md
+    python studies/search/peers.py --time [NETWORK ...]           times the files in runs/peers again
+    python studies/search/peers.py --draw                         only writes the tables of peers.md
 
 Tools see the same calibration examples; those that look at a loss see it on the same validation examples. Of the files
 that ``attar compress --max-drop --no-train --time 15m`` makes, those of fewest bytes and of fewest milliseconds that
@@ -76,21 +77,18 @@ def measure(name: str) -> dict[str, Any]:
             failed[by] = f"{type(error).__name__}: {short_message(error)}"
         seconds[by] = time.process_time() - begun
         print(by, failed.get(by, "made"), round(seconds[by], 1), file=sys.stderr)
-    runs = [partial(each.run, each.feed(feed)) for each in files.values()]
-    times = time_in_turns(runs, seconds=SECONDS)
     tested = {by: value(each, network, network.test) for by, each in files.items()}
     rows = []
-    for place, (by, each) in enumerate(files.items()):
+    for by, each in files.items():
         drop = network.scale * (reference - value(each, network, network.validation))
         row = {
             "by": by,
+            "file": str(each.path.relative_to(RUNS)),
             "bytes": each.file_bytes,
             "drop": round(drop, 4),
             "holds": drop <= network.max_drop + 1e-9,
             "test": round(network.scale * tested[by], 4),
             "test_drop": round(network.scale * (tested[FLOAT32] - tested[by]), 4),
-            "ms": round(float(np.median(times[:, place])), 5),
-            "ours_over_its": quartiles(times[:, list(files).index(MS)] / times[:, place]),
             "processor_seconds": round(seconds[by], 1),
         }
         rows.append(row | ({"name": ours[by].name, "options": ours[by].options} if by in ours else {}))
@@ -98,11 +96,22 @@ def measure(name: str) -> dict[str, Any]:
         "unit": network.unit,
         "max_drop": network.max_drop,
         "examples": [len(part[1]) for part in (network.calibration, network.validation, network.test)],
-        "rounds": len(times),
-        "rows": rows,
+        **timed(network, rows),
         "failed": failed,
         "search": {"tried": len(found.files), "ended": found.ended, "failed": dict(found.failed)},
     }
+
+
+def timed(network: Network, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rows with the times of their files, in turns with one example, and the number of rounds."""
+    files, x = [open_runner(RUNS / row["file"], threads=1) for row in rows], network.validation[0][:1]
+    times = time_in_turns([partial(each.run, each.feed({"x": x})) for each in files], seconds=SECONDS)
+    ours = times[:, [row["by"] for row in rows].index(MS)]
+    found = [
+        row | {"ms": round(float(np.median(own)), 5), "ours_over_its": quartiles(ours / own)}
+        for row, own in zip(rows, times.T, strict=True)
+    ]
+    return {"rounds": len(times), "rows": found}
 
 
 def untouched(network: Network) -> float:
@@ -250,14 +259,16 @@ def main() -> None:
     """Measure what is missing or named, and write peers.json and the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of: {', '.join(NETWORKS)}")
-    parser.add_argument("--draw", action="store_true", help="only write the table")
+    parser.add_argument("--time", action="store_true", help="only time the files in runs/peers again")
+    parser.add_argument("--draw", action="store_true", help="only write the tables")
     given = parser.parse_args()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"networks": {}}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", attar.AttarWarning)
-    missing = given.networks or [name for name in NETWORKS if name not in found["networks"]]
-    for name in () if given.draw else missing:
-        found["networks"][name] = measure(name)
+    known = found["networks"]
+    wanted = given.networks or [name for name in NETWORKS if (name in known) == given.time]
+    for name in () if given.draw else wanted:
+        known[name] = known[name] | timed(NETWORKS[name](), known[name]["rows"]) if given.time else measure(name)
         found["networks"] = {each: found["networks"][each] for each in NETWORKS if each in found["networks"]}
         found |= {"machine": machine(), "nncf": version("nncf")}
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
