@@ -111,3 +111,9 @@ def test_messages_outside_of_the_command_line_name_arguments_alone():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_words(command):
     assert all(each.written.startswith("--") for each in words(command).options.values())
+
+
+def test_a_file_of_a_commands_name_is_no_option():
+    """Guards against ``report.json:``, which is a file, as the option --json of attar report."""
+    text = "error: runs/x has no report.json: a run writes it; report.json: is a file"
+    assert words("report").translated(text) == text

@@ -66,7 +66,7 @@ def test_a_scheme_powers_of_two_and_equalization(weights, tmp_path, capsys):
 def test_best_needs_minutes_and_says_what_it_tried(weights, tmp_path, capsys):
     out = tmp_path / "m.attar"
     assert run("-w", weights, "-o", out, "--best") != 0
-    assert "add minutes=5" in capsys.readouterr().err
+    assert "add --minutes 5" in capsys.readouterr().err
     assert run("-w", weights, "-o", out, "--bits", 3, "--best", "--minutes", 0.02, "--json") == 0
     assert "as given" in json.loads(capsys.readouterr().out)["notes"]["best"]
 

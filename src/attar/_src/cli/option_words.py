@@ -85,7 +85,9 @@ class OptionWords:
             >>> words.translated("give max_bytes=40_000; max_bytes counts the file")
             'give --max-bytes 40000; --max-bytes counts the file'
         """
-        text = re.sub(rf"\b{self.command}\.(\w+)(?=:)", lambda found: self._named(found[1], found[0]), text)
+        # At the start of a message: elsewhere report.json: is a file.
+        fault = rf"(?m)(^|: ){self.command}\.(\w+)(?=:)"
+        text = re.sub(fault, lambda found: found[1] + self._named(found[2], found[0][len(found[1]) :]), text)
         text = _ARGUMENT.sub(lambda found: self._argument(found[1], found[2], found[0]), text)
         return _NAME.sub(lambda found: self._named(found[1], found[0]), text)
 
