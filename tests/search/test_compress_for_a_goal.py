@@ -57,7 +57,8 @@ def test_the_best_file_holds_the_goal_and_is_the_smallest_that_does(found):
     assert result.best.file_bytes < next(each for each in result.files if each.name == "4 bits").file_bytes
     assert (result.folder / "best.attar").stat().st_size == result.best.file_bytes
     assert result.best in result.front
-    assert len(said) == len(result.files) + len(result.failed)
+    # Of a step that takes seconds, as all do on a busy machine, it is said before that it does.
+    assert len([each for each in said if ": about " not in each]) == len(result.files) + len(result.failed)
 
 
 def test_the_loss_is_that_of_the_decoded_file_on_the_validation_examples(found, trained):
