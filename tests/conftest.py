@@ -39,8 +39,8 @@ def untimed():
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(speed, "WORTH_MS", float("inf"))
-        patched.setattr(speed, "ROUNDS", (3, 5))
-        patched.setattr(latency, "ROUNDS", (5, 20))
+        patched.setattr(speed, "SPEED_ROUNDS", (3, 5))
+        patched.setattr(latency, "TIMED_ROUNDS", (5, 20))
         for module in (decomp_utils, exported_program):
             patched.setattr(module, "_collect_all_valid_cia_ops", _composite_operators)
         yield

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import attar
+from attar._src.model.export.known import KNOWN
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -18,6 +19,7 @@ _EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_a_model_is_exported_once_for_each_structural_variant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granularity: str, variants: int
 ) -> None:
+    KNOWN.clear()
     sizes: Counter[int] = Counter()
     export = torch.onnx.export
 

@@ -73,7 +73,7 @@ def test_layers_quantized_one_stage_after_another_are_those_of_one_stage(tmp_pat
 def test_reconstruction_follows_a_target(tmp_path):
     """Guards the trial before a run: it does not know which bits a target will leave, and must not take them for 8."""
     chosen = {**PTQ, "bits": {"size": 4.5}, "scales": "gptq"}
-    artifact, report = run([TRAIN, chosen, {"stage": "reconstruct", "steps": 10}], tmp_path, width=256)
+    artifact, report = run([TRAIN, chosen, {"stage": "reconstruct", "steps": 100}], tmp_path, width=256)
     assert stages_of(artifact) == ["train", "quantize", "reconstruct"]
     assert 4 < report["bits_per_weight"] <= 4.5
 

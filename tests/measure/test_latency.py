@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attar._src.core.errors import SpecError
-from attar._src.measure.latency import ROUNDS, interleave, summarize, time_in_turns
+from attar._src.measure.latency import TIMED_ROUNDS, interleave, summarize, time_in_turns
 
 
 def test_every_model_has_a_turn_of_two_runs_in_each_round_and_in_changing_order():
@@ -44,7 +44,7 @@ def test_a_ratio_is_that_of_times_in_the_same_round():
 
 
 def test_rounds_are_chosen_when_none_are_given(monkeypatch):
-    monkeypatch.setattr("attar._src.measure.latency.ROUNDS", ROUNDS)
+    monkeypatch.setattr("attar._src.measure.latency.TIMED_ROUNDS", TIMED_ROUNDS)
     for seconds, rounds in ((1e-9, 20), (60, 2000)):
         assert interleave([lambda: None], seconds=seconds)[0].rounds == rounds
 

@@ -14,7 +14,7 @@ from attar._src.core.progress import track
 _WARM_UP = 10
 _SECONDS = 5.0
 #: Least and largest number of rounds, unless it is given.
-ROUNDS = (20, 2000)
+TIMED_ROUNDS = (20, 2000)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def time_in_turns(
             run()
     if rounds is None:
         each = 2 * (time.perf_counter() - started) / warm_up
-        rounds = int(np.clip(seconds / max(each, 1e-9), *ROUNDS))
+        rounds = int(np.clip(seconds / max(each, 1e-9), *TIMED_ROUNDS))
     # No model should always follow the same one.
     order = np.random.default_rng(0)
     times = np.empty((rounds, len(runs)))

@@ -18,7 +18,7 @@ from attar._src.runtime.lower import lower
 from attar._src.runtime.session import Session
 
 _SECONDS = 0.2
-ROUNDS = (3, 100)
+SPEED_ROUNDS = (3, 100)
 #: A run in floating point below so many milliseconds is no reason for a warning: calls take a good part of it.
 WORTH_MS = 0.5
 
@@ -64,7 +64,7 @@ def measure_speed(artifact: Artifact, graph: str, feed: Mapping[str, NDArray[Any
     lowered = lower(artifact, graph, floating=True)
     floating = Engine(lowered.bare.SerializeToString(), weights=lowered.weights, threads=1)
     runs = [partial(each, dict(feed)) for each in (Session(artifact, graph=graph, threads=1).run, floating.run)]
-    rounds = int(np.clip(_SECONDS / (2 * sum(map(_seconds, runs))), *ROUNDS))
+    rounds = int(np.clip(_SECONDS / (2 * sum(map(_seconds, runs))), *SPEED_ROUNDS))
     times = time_in_turns(runs, rounds=rounds, warm_up=1)
     low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).tolist()
     integers, real = np.median(times, axis=0).tolist()

@@ -5,13 +5,15 @@ decomposed program. Its node names are the value names of the ONNX graph. Activa
 (``model.sites``), weights at the module's own parameter names, so that nothing is matched by guessing.
 
 The export takes seconds and does not look at weights: a captured module is exported once for each structural variant
-(other batch-norms folded or merged, other thresholds), and later deployments put their state into it.
+(other batch-norms folded or merged, other thresholds), and later deployments put their state into it; so do those of
+other modules of the same structure in this process (``model.export.known``).
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +27,7 @@ from attar._src.model.bind import bind
 from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, quiet_export
 from attar._src.model.chains.derived import fold_derived
 from attar._src.model.export.decompositions import decompose
+from attar._src.model.export.known import KNOWN, structure_of
 from attar._src.model.export.refusals import not_exported
 from attar._src.model.export.translations import translations_kept
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
@@ -100,8 +103,33 @@ def deploy_graph(
     known = captured.exports.get(variant)
     if known is not None and known.fits(state):
         return known.with_state(state, folding)
-    traced = captured.exports[variant] = _export(module, captured, graph, folding, added)
+    traced = captured.exports[variant] = _exported(module, captured, graph, variant, folding, added)
     return traced
+
+
+def _exported(
+    module: nn.Module,
+    captured: CapturedModel,
+    graph: fx.GraphModule,
+    variant: str,
+    folding: Folding,
+    added: Mapping[str, str],
+) -> TracedModel:
+    """Take the export of a graph from one of the same structure, of this process, or make it."""
+    state = state_of(graph)
+    inputs = [(each.dtype, tuple(each.shape)) for each in captured.example]
+    structure = structure_of(graph, state, variant, inputs, captured.axes, captured.outputs, folding.values, added)
+    known = None if structure is None else KNOWN.find(structure, state, folding)
+    if known is None:
+        known = _export(module, captured, graph, folding, added)
+        if structure is not None:
+            KNOWN.keep(structure, known, state)
+    return replace(
+        known,
+        aliases=_aliases(module, known.names),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        warnings=captured.warnings,
+    )
 
 
 def _form(tensor: torch.Tensor) -> str:
@@ -113,7 +141,10 @@ def _form(tensor: torch.Tensor) -> str:
 def _export(
     module: nn.Module, captured: CapturedModel, graph: fx.GraphModule, folding: Folding, added: Mapping[str, str]
 ) -> TracedModel:
-    """Export a graph to ONNX; ``added`` maps a node that was emitted to the captured node before it."""
+    """Export a graph to ONNX; ``added`` maps a node that was emitted to the captured node before it.
+
+    What the result tells of the module beside its graph is left to the caller.
+    """
     example = captured.example
     with quiet_export(), translations_kept(), torch.no_grad():
         try:
@@ -149,11 +180,10 @@ def _export(
         inputs=inputs,
         outputs=outputs,
         folding=folding,
-        aliases=_aliases(module, state),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        aliases={},
+        parameters=0,
         origins=_origins(traced, graph, {**folding.values, **added}),
         baked=_baked(state_of(graph), initializers),
-        warnings=captured.warnings,
     )
 
 
@@ -201,7 +231,7 @@ def _origins(traced: fx.GraphModule, graph: fx.GraphModule, stand_ins: Mapping[s
     return {node: stand_ins.get(name, name) for name, node in last.items()}
 
 
-def _aliases(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _aliases(module: nn.Module, state: Collection[str]) -> dict[str, str]:
     """Return other names of tied parameters -> the name in the graph's state."""
     groups: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
