@@ -57,6 +57,19 @@ def test_other_words_stay(said):
     assert words("compress").translated(said) == said
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'trial 0: overrides={"conv1": 2} -> 61,204 bytes',
+        "quantize them by name, overrides={'table': 8}, or accept it with keep=['table']",
+    ],
+)
+def test_fields_of_recipes_stay(said):
+    """Guards against ``--set conv1=2`` in what ``attar run`` says, where --set is of the whole recipe."""
+    assert words("run").translated(said) == said
+    assert words("run").translated("go on with it (resume=True)") == "go on with it (--resume)"
+
+
 def test_outside_of_commands_nothing_is_translated():
     assert in_option_words("give max_bytes=3") == "give max_bytes=3"
 

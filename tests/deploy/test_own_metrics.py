@@ -9,6 +9,7 @@ import torch
 import attar
 from attar._src.core.errors import DataError, UnknownName
 from attar._src.runtime.session import Session
+from attar._src.search.searched_module import SearchedModule
 
 
 def square_root_loss(outputs, targets):
@@ -68,6 +69,44 @@ def test_a_drop_is_counted_in_it(example, tmp_path):
     assert all("% of square_root_loss lost" in each for each in told if " lost" in each)
     first = found.as_dict()["files"][0]
     assert first["metric"] == pytest.approx(square_root_loss(net(x[80:]).detach().numpy(), y[80:]), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:max_drop=")
+def test_a_search_does_not_go_on_with_another_function_of_its_name(example, tmp_path):
+    """Guards against a front whose losses are of two metrics."""
+    net, x, y = example
+
+    def go_on(function):
+        attar.compress(
+            net,
+            x[:80],
+            tmp_path / "s",
+            max_drop=5,
+            minutes=0.001,
+            resume=True,
+            validation=(x[80:], y[80:]),
+            metric=function,
+        )
+
+    def square_root_loss(outputs, targets):
+        return float(abs(outputs[:, 1] - targets).mean() ** 0.5)
+
+    square_root_loss.larger_is_better = False
+    before = globals()["square_root_loss"]
+    go_on(before)
+    go_on(before)
+    with pytest.raises(attar.SpecError, match="has a search with another metric"):
+        go_on(square_root_loss)
+
+
+def test_a_word_that_only_tells_what_to_measure_trains_nothing(example):
+    """Guards against a search that ends where it would train: no metric of a recipe is called so."""
+    net, x, y = example
+    given = {"validation": (x[80:], y[80:]), "labels": y[:80]}
+    for metric, wanted in (("bleu", "accuracy"), (None, "accuracy"), (square_root_loss, square_root_loss)):
+        of = SearchedModule.of(net, x[:80], "test", metric=metric, **given)
+        assert of.recipe_fields(None)["metric"] == wanted
+    assert of.use.metric == "square_root_loss"
 
 
 def test_sensitivities_and_pruning_take_it(example, tmp_path):

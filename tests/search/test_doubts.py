@@ -1,6 +1,7 @@
 """What is said of a bound on the drop that examples cannot tell, and of a reference that knows nothing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,9 +93,13 @@ def test_doubts_are_warnings_before_anything_is_made(make, data, tmp_path, monke
 
 def test_the_error_of_a_drop_is_in_the_json_and_the_tables():
     seen = OutputError(error=0.1, changed=0.04)
-    noise = drop_noise(seen, 100)
+    judge = SimpleNamespace(unit="points of accuracy")
+    noise = drop_noise(seen, judge, 100)
     assert noise == pytest.approx(2.0)
-    assert drop_noise(OutputError(error=0.1), 100) is None
+    assert drop_noise(OutputError(error=0.1), judge, 100) is None
+    # Of a drop that is no share of predictions these say nothing.
+    assert drop_noise(seen, SimpleNamespace(unit="% of root_loss"), 100) is None
+    assert drop_noise(seen, SimpleNamespace(unit="% of predictions"), 100) == noise
     file = TriedFile(name="a", options={}, file_bytes=10, drop=1.5, unit="points of accuracy", noise=noise, ms=1.0)
     (told,) = with_gains(Goal(max_drop=1), [file])
     assert json.loads(json.dumps(told))["noise"] == noise

@@ -219,6 +219,7 @@ def test_options_that_need_no_model_are_refused_before_anything_is_loaded(tmp_pa
         (["--max-drop", "1", "--teacher-weights", "w"], "of a --teacher MODEL"),
         (["--max-drop", "1", "--augment", "flip:3"], "crop:PADDING"),
         (["--max-drop", "1", "--split", "test", "--train"], "split train, not test"),
+        (["--max-drop", "1", "--split", "test", "--epochs", "3"], "--epochs: only for a training, on the split train"),
     ):
         assert main([*given, *more]) in (1, 2)
         said = " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -1,6 +1,7 @@
 """How long trainings of a search are, and what is done with the time that is left."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from attar._src.search.training.next_trained import TrainedStep
 from attar._src.search.training.parts import TrainingParts
 from attar._src.search.training.student_facts import StudentFacts
 from attar._src.search.training.trainer import Trainer
+from attar._src.search.tried_file import TriedFile
 
 STEP = TrainedStep("distilled", {"max_bytes": 9_000})
 
@@ -54,9 +56,16 @@ def test_epochs_that_were_asked_for_are_not_changed(tmp_path):
 
 def searched(trainer, seconds):
     folder = SearchFolder(trainer.folder / "s", resume=True)
-    folder.begin({})
+    _, _, before = folder.begin({})
     return GoalSearch(
-        folder, Goal(max_bytes=9_000), maker=None, seconds=seconds, started=time.monotonic(), say=print, trainer=trainer
+        folder,
+        Goal(max_bytes=9_000),
+        maker=None,
+        seconds=seconds,
+        started=time.monotonic(),
+        say=print,
+        trainer=trainer,
+        before=before,
     )
 
 
@@ -64,8 +73,6 @@ def test_a_training_for_which_there_is_no_time_has_fewer_epochs_if_they_are_enou
     """Guards against time that is left unused, and against a search that overruns it."""
     trainer.epochs = 30
     step = SearchStep("a size", {}, "way", STEP)
-    assert searched(trainer, None)._fitting(step) is step
-    assert searched(trainer, 200)._fitting(step) is step
     assert searched(trainer, 20)._fitting(step) is None
     shorter = searched(trainer, 60)._fitting(step)
     assert 12 <= shorter.trained.epochs < 30
@@ -73,8 +80,39 @@ def test_a_training_for_which_there_is_no_time_has_fewer_epochs_if_they_are_enou
     assert trainer.stages(shorter.trained)[-1]["epochs"] == shorter.trained.epochs
     # A search that was cut in it goes on with the same, whatever time is left.
     assert searched(trainer, 10)._fitting(step) == shorter
+    assert searched(trainer, None)._fitting(step) == shorter
     other = SearchStep("another", {}, "way", STEP)
     assert searched(trainer, 20)._fitting(other) is None
+    assert searched(trainer, 200)._fitting(other) is other
+
+
+@pytest.mark.parametrize(("first", "then"), [(90, 90), (None, 60), (90, 10), (90, None)])
+def test_a_whole_training_that_was_cut_goes_on_whole(trainer, first, then):
+    """Guards against fewer epochs in the time that is left, which the folder of the training would refuse."""
+    trainer.epochs = 30
+    step = SearchStep("a size", {}, "way", STEP)
+    assert searched(trainer, first)._fitting(step) is step
+    SearchFolder(trainer.folder / "s", resume=True).cut(step.name, 40.0)
+    assert searched(trainer, then)._fitting(step) is step
+
+
+def test_a_training_that_was_cut_took_all_its_parts(trainer, monkeypatch):
+    """Guards against a second training for which there seems to be time, as the last part of the first was short."""
+    trainer.epochs = 30
+    step = SearchStep("a size", {}, "way", STEP)
+    whole = trainer.expected(STEP) / trainer.plain_seconds(trainer.stages(STEP))
+    search = searched(trainer, None)
+    search.folder.cut(step.name, trainer.plain_seconds(trainer.stages(STEP)))
+    search.maker = SimpleNamespace(solved=lambda _: False)
+    made = TriedFile(name=step.name, options={}, file_bytes=10, drop=0.0, unit="points", ms=1.0, seconds=0.5)
+    monkeypatch.setattr(search, "_made", lambda *_: made)
+    search._take(step)
+    assert trainer.expected(STEP) / trainer.plain_seconds(trainer.stages(STEP)) >= whole
+    trainer._slower.clear()
+    trainer.epochs = 0
+    search.files = [made.model_copy(update={"way": "distilled", "stages": trainer.stages(STEP)})]
+    assert search._can_train(trainer)
+    assert trainer.expected(STEP) >= trainer.plain_seconds(trainer.stages(STEP))
 
 
 def test_the_time_of_a_cut_step_counts(tmp_path):

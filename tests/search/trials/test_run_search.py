@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import optuna
 import pytest
@@ -356,6 +357,11 @@ def test_a_reference_that_is_no_better_than_chance_is_told_of(place, tmp_path):
     settings = ["models.net.source=nets.py:blank", "search.trials=1"]
     with pytest.warns(attar.AttarWarning, match="compared with 'net', whose accuracy of 0.* no better"):
         attar.run_search(tmp_path / "r.yaml", tmp_path / "out", settings=settings)
+    # What it recommends is not warned of.
+    settings += ["search.max_drop=null", "search.minimise=drop", "search.max_bytes=90000"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", attar.AttarWarning)
+        attar.run_search(tmp_path / "r.yaml", tmp_path / "other", settings=settings)
 
 
 def test_ctrl_c_leaves_the_best_found(place, tmp_path):

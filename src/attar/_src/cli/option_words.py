@@ -75,6 +75,9 @@ class OptionWords:
                 found[long[2:].replace("-", "_")] = _Option(long, no, flag, several)
         by_option = {each.written: each for each in found.values()}
         renamed = {name: by_option[word] for name, word in _RENAMED.items() if name not in found and word in by_option}
+        if name == "run":
+            # Its messages are of recipes, whose stages have a field of this name; --set of PATH=VALUE is another.
+            renamed.pop("overrides", None)
         return cls(name, {word: each for word, each in (found | renamed).items() if word not in _COMMAND_ONLY})
 
     def translated(self, text: str) -> str:

@@ -120,7 +120,7 @@ class GoalSearch:
             self.say(f"{TRAINING}: {plural(trainer.epochs, 'epoch')} each")
             for each in self.files:
                 if each.way:
-                    trainer.took(each.way, each.stages, each.seconds)
+                    trainer.took(each.way, each.stages, each.seconds + self.folder.cut_seconds(each.name))
         except AttarError as error:
             self.failed[TRAINING] = str(error)
             self.folder.fail(TRAINING, str(error), 0.0)
@@ -155,6 +155,7 @@ class GoalSearch:
         if step.trained is None:
             self.times.add("levels" if step.cost == "size" and not solved else step.cost, seconds)
         elif self.trainer is not None:
+            seconds += self.folder.cut_seconds(step.name)
             self.trainer.took(step.trained.way, self.trainer.stages(step.trained) or [], seconds)
 
     def _made(self, step: SearchStep, begun: float) -> TriedFile:
@@ -204,19 +205,20 @@ class GoalSearch:
 
     def _fitting(self, step: SearchStep) -> SearchStep | None:
         """Return the step as it ends in time: a training with fewer epochs if these are enough; else None."""
-        if self.seconds is None:
-            return step
-        left = self.seconds - self._spent()
-        known = self.folder.decided(f"epochs of {step.name}")
-        if known is None and self._expected(step) <= left:
-            return step
+        left = math.inf if self.seconds is None else self.seconds - self._spent()
         if step.trained is None or self.trainer is None:
-            return None
-        epochs = self.trainer.epochs_within(step.trained, left) if known is None else known
+            return step if self._expected(step) <= left else None
+        what = f"epochs of {step.name}"
+        epochs = self.folder.decided(what)
         if epochs is None:
-            return None
-        # A training that is cut goes on with the same.
-        self.folder.decide(f"epochs of {step.name}", lambda: epochs)
+            fits = self._expected(step) <= left
+            epochs = self.trainer.epochs if fits else self.trainer.epochs_within(step.trained, left)
+            if epochs is None:
+                return None
+            # A training that is cut goes on with the same, in whatever time is left: its folder takes no others.
+            self.folder.decide(what, lambda: epochs)
+        if epochs == self.trainer.epochs:
+            return step
         return replace(step, trained=replace(step.trained, epochs=epochs))
 
     def _expected(self, step: SearchStep) -> float:

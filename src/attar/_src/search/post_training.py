@@ -142,7 +142,7 @@ class PostTraining:
     def drop(self, path: Path) -> tuple[float, str, float | None, float | None]:
         """Return what the decoded file loses on ``held`` in points, their unit, its metric, and the standard error."""
         seen = judge_file(path, self.judge, self.held, self.limits)
-        return self.judge.points(seen), self.judge.unit, seen.metric, drop_noise(seen, self.held.examples)
+        return self.judge.points(seen), self.judge.unit, seen.metric, drop_noise(seen, self.judge, self.held.examples)
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:
         """Return milliseconds of one example on one thread, files in turns, ``(rounds, files)``."""

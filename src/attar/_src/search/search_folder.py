@@ -149,6 +149,10 @@ class SearchFolder(JournaledFolder):
         """Write to the journal what a step took until it was interrupted."""
         self._journal.add("cut", name=name, seconds=seconds)
 
+    def cut_seconds(self, name: str) -> float:
+        """Return what a step took each time that it was interrupted, together."""
+        return sum(float(row["seconds"]) for row in self._journal.find("cut", name=name))
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, the page, and the recommended file as ``best.attar``."""
         best = result["best"]

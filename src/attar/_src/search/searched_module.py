@@ -23,7 +23,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
-from attar._src.measure.metric import metric_name
+from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
 from attar._src.methods.allocate.measure import tensors_digest
@@ -149,14 +149,15 @@ class SearchedModule:
         return judge_file(path, self.judge, self.held, self.limits)
 
     def noise(self, seen: OutputError) -> float | None:
-        """Return one standard error of a drop in points, for the draw of the held examples; None without predictions.
+        """Return one standard error of a drop in points, for the draw of the held examples; None where it is no share
+        of predictions, as in a metric of one's own.
 
         Only an example whose prediction changed may cost or gain a point of accuracy: of n examples of which a share c
         changed, the error is ``100 sqrt(c / n)`` at most, and half a change for one of none.
 
         Example: 2,000 examples, of which 1 % are predicted otherwise: 0.22 points.
         """
-        return drop_noise(seen, self.held.examples)
+        return drop_noise(seen, self.judge, self.held.examples)
 
     def doubts(self, most: float | None, name: str) -> Iterator[str]:
         """Yield why a loss may say nothing here: a reference that was not trained, labels of another, or few examples.
@@ -188,8 +189,10 @@ class SearchedModule:
     def recipe_fields(self, dynamic: Dynamic) -> dict[str, Any]:
         """Return fields of recipes that train the module: metric, classes, task, and the axes as they were given."""
         judged, layout = self.judge.floating, self.examples.layout
+        # A word that only tells a file's users what to measure trains nothing.
+        told = judging_metric(self.metric) is not None
         return {
-            "metric": self.metric or (None if judged is None else judged.name) or "accuracy",
+            "metric": self.metric if told else "accuracy" if judged is None else judged.name,
             "task": self.use.task,
             "class_axis": layout.axis,
             "ignore_index": None if layout.ignore_index == IGNORE_INDEX else layout.ignore_index,
@@ -197,18 +200,25 @@ class SearchedModule:
         }
 
     def facts(self) -> Mapping[str, Any]:
-        """Return digests of all that figures of files follow from."""
+        """Return digests of all that figures of files follow from.
+
+        A metric of one's own, whose code may change, is known by its value of the module.
+        """
+        judged, own = self.judge.floating, self.metric is not None and self.metric not in [*METRICS]
         return {
             "module": digest((tensors_digest(self.untouched), str(self.traced.graph.graph))),
             "data": _digest(self.examples.with_targets()),
             "validation": _digest(self.held),
             "file information": digest([repr((self.use, self.examples.layout))]),
+            **({"metric": f"{judged.floating:.6g}"} if own and judged is not None else {}),
         }
 
 
-def drop_noise(seen: OutputError, examples: int) -> float | None:
+def drop_noise(seen: OutputError, judge: Judge, examples: int) -> float | None:
     """Return one standard error of a drop on so many examples, as :meth:`SearchedModule.noise`."""
-    return None if seen.changed is None else 100 * math.sqrt(max(seen.changed, 0.5 / examples) / examples)
+    if seen.changed is None or judge.unit not in _COUNTED:
+        return None
+    return 100 * math.sqrt(max(seen.changed, 0.5 / examples) / examples)
 
 
 def judge_file(path: Path, judge: Judge, held: CalibrationInputs, limits: Limits | None) -> OutputError:

@@ -26,7 +26,7 @@ class TriedFile(Spec):
         file_bytes: its length.
         drop: points lost on the validation examples, in ``unit``.
         noise: points by which the drop may be off for the draw of the examples: one standard error. None where
-            predictions were not counted.
+            it is no share of predictions.
         metric: on the validation examples; None without labels.
         ms: median milliseconds of one example on one thread.
         against_floating: quartiles of its time over that of the floating-point file in the same round.

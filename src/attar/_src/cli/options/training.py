@@ -105,6 +105,10 @@ class SearchOptions(ModuleOptions):
                 raise typer.BadParameter(
                     f"--train: recipes train on the split train, not {self.split}; leave out --split"
                 )
+            if self.of_training:
+                raise typer.BadParameter(
+                    f"{', '.join(self.of_training)}: only for a training, on the split train; leave out --split"
+                )
             train = False
         parse_augmentations(self.augment, self.data)
         return TrainingChoice(train, self, self.choice(self.validation, 0.0 if train is False else HELD_OUT))

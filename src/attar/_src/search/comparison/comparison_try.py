@@ -24,7 +24,7 @@ class ComparisonTry(Spec):
         drop: points lost on the validation examples, in ``unit``; None if there is no file.
         unit: of the drop.
         noise: points by which the drop may be off for the draw of the examples: one standard error, of those whose
-            prediction changed. None of outputs that are judged by their values.
+            prediction changed. None where the drop is no share of predictions.
         metric: on the validation examples; None without labels.
         seconds: it took to make and judge.
         training_examples: that gradient steps on the module's weights saw.

@@ -88,15 +88,18 @@ def make_reference(
     with filelock.FileLock(folder / f"{REFERENCE}.lock"):
         outcome = run_trial(recipe, folder / REFERENCE, model=model, seconds=seconds)
     path = folder / REFERENCE / outcome.file
-    assert prepared.splits.validation is not None
-    scored = scored_on(prepared, prepared.splits.validation, path, model, recipe.class_layout)
-    if scored.chance is not None and scored.chance.explains(scored.value):
-        warnings.warn(
-            f"files are compared with {model!r}, whose {scored.chance.words(outcome.metric, scored.value)}, so that a "
-            "loss says nothing; give it trained weights or a trained baseline, or bound bytes and minimise drop",
-            AttarWarning,
-            stacklevel=2,
-        )
+    # Where no loss is bounded, files are compared with each other.
+    if holed.spec.goal.max_drop is not None:
+        assert prepared.splits.validation is not None
+        scored = scored_on(prepared, prepared.splits.validation, path, model, recipe.class_layout)
+        if scored.chance is not None and scored.chance.explains(scored.value):
+            warnings.warn(
+                f"files are compared with {model!r}, whose {scored.chance.words(outcome.metric, scored.value)}, so "
+                "that a loss says nothing; give it trained weights or a trained baseline, or bound bytes and minimise "
+                "drop",
+                AttarWarning,
+                stacklevel=2,
+            )
     return SearchReference(name, model, recipe, outcome, path)
 
 
