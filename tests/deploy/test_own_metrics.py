@@ -120,7 +120,7 @@ def test_sensitivities_and_pruning_take_it(example, tmp_path):
 
 def test_a_drop_in_a_metric_without_a_direction_is_refused_with_the_fix(example, tmp_path):
     net, x, y = example
-    with pytest.raises(DataError, match=r"undirected\.larger_is_better = True"):
+    with pytest.raises(DataError, match=r"undirected\.larger_is_better = False for an error"):
         attar.compress(net, x[:80], tmp_path / "s", max_drop=5, validation=(x[80:], y[80:]), metric=undirected)
     # Both values are reported where nothing is decided by them.
     report = attar.quantize(net, x, bits=8, labels=y, metric=undirected).save(tmp_path / "m.attar")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from attar._src.search import goal_search
 from attar._src.search.goal import Goal
 from attar._src.search.goal_search import GoalSearch
 from attar._src.search.plan import SearchStep
@@ -113,6 +114,19 @@ def test_a_training_that_was_cut_took_all_its_parts(trainer, monkeypatch):
     search.files = [made.model_copy(update={"way": "distilled", "stages": trainer.stages(STEP)})]
     assert search._can_train(trainer)
     assert trainer.expected(STEP) >= trainer.plain_seconds(trainer.stages(STEP))
+
+
+def test_how_long_trainings_are_is_decided_only_when_there_is_time(trainer, monkeypatch):
+    """Guards against trainings of three epochs that go on so, with more time, because the first call had none left."""
+    monkeypatch.setattr(goal_search, "next_step", lambda *_: None)
+    search = searched(trainer, 1e-6)
+    assert search._next() is None
+    assert search.skipped == ["training"]
+    assert search.folder.decided("epochs of a training") is None
+    assert trainer.epochs == 0
+    longer = searched(trainer, 600)
+    assert longer._next() is None
+    assert (longer.skipped, trainer.epochs) == ([], trainer.choose_epochs(600))
 
 
 def test_the_time_of_a_cut_step_counts(tmp_path):

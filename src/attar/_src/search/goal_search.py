@@ -81,21 +81,23 @@ class GoalSearch:
     def _searched(self, facts: Mapping[str, Any]) -> CompressionResult:
         self.files, self.failed, self.before = self.folder.begin(facts)
         self.times = StepTimes.of(self.files)
-        ended = "nothing that was left to try would have paid"
         try:
             with interruptible():
                 while step := self._next():
                     fitting = step if step.name == UNTOUCHED else self._fitting(step)
                     if fitting is None:
                         self.skipped.append(step.name)
-                        ended = "the time was up for what was left to try"
                     else:
                         self._take(fitting)
         except KeyboardInterrupt:
             if self.files:
                 self.folder.finish(self._result("interrupted; go on with resume").as_dict())
             raise
-        result = self._result(ended)
+        result = self._result(
+            "the time was up for what was left to try"
+            if self.skipped
+            else "nothing that was left to try would have paid"
+        )
         self.folder.finish(result.as_dict())
         return result
 
@@ -105,6 +107,10 @@ class GoalSearch:
         found = next_step(self.goal, self.files, self.failed, self.skipped, None if self.trainer is None else _no_way)
         if found is not None or self.trainer is None:
             return found
+        if not self.trainer.epochs and self._left() <= 0:
+            # How long trainings are is decided when there is time for them, with --resume.
+            self.skipped.append(TRAINING)
+            return None
         if not self._can_train(self.trainer):
             return self._next()
         return next_step(self.goal, self.files, self.failed, self.skipped, self.trainer.applies)
@@ -113,7 +119,7 @@ class GoalSearch:
         """Prepare the training when it comes to it; return whether it is possible, and journal why not."""
         if trainer.epochs:
             return True
-        left = None if self.seconds is None else self.seconds - self._spent()
+        left = None if self.seconds is None else self._left()
         trainer.activations = 8 if chosen_activations(self.goal, self.files) == 8 else None
         try:
             trainer.epochs = self.folder.decide("epochs of a training", lambda: trainer.choose_epochs(left))
@@ -194,18 +200,21 @@ class GoalSearch:
 
     def _tell(self, file: TriedFile) -> None:
         best = self._best()
-        left = "" if self.seconds is None else f", {clock(self.seconds - self._spent())} left"
+        left = "" if self.seconds is None else f", {clock(self._left())} left"
         self.say(
-            f"{file.name}: {file.file_bytes:,} bytes, {file.drop:.3g} {file.unit} lost, {file.ms:.3g} ms; best so far "
-            f"{best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
+            f"{file.name}: {file.file_bytes:,} bytes, {file.drop + 0.0:.3g} {file.unit} lost, {file.ms:.3g} ms; "
+            f"best so far {best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
         )
 
     def _spent(self) -> float:
         return self.before + time.monotonic() - self.started
 
+    def _left(self) -> float:
+        return math.inf if self.seconds is None else self.seconds - self._spent()
+
     def _fitting(self, step: SearchStep) -> SearchStep | None:
         """Return the step as it ends in time: a training with fewer epochs if these are enough; else None."""
-        left = math.inf if self.seconds is None else self.seconds - self._spent()
+        left = self._left()
         if step.trained is None or self.trainer is None:
             return step if self._expected(step) <= left else None
         what = f"epochs of {step.name}"

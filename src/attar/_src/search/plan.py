@@ -118,7 +118,10 @@ def _largest(goal: Goal, failed: Mapping[str, str], activations: Any, *, train: 
     if goal.max_bytes is not None:
         plain = size_step(goal.max_bytes, activations, improved=False)
         yield plain
-        if plain.name not in failed and not train:
+        if plain.name in failed:
+            # No file is so small: the nearest is.
+            yield SearchStep("2 bits", {"bits": 2, "scales": "gptq"}, "see")
+        elif not train:
             yield size_step(goal.max_bytes, activations, improved=True)
 
 

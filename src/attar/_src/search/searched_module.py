@@ -121,6 +121,7 @@ class SearchedModule:
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
         known = Labelled(compared.metric, compared.layout, compared.given, task, bool(use.class_names))
         judge = Judge.of(traced.graph, held, output, known)
+        judge.demand_direction()
         return cls(module, captured, traced, use, inputs, dry_run, compared, held, judge, limits, metric)
 
     @cached_property

@@ -160,6 +160,19 @@ class Judge:
             return f"points of {self.floating.name}" if self.floating.better > 0 else f"% of {self.floating.name}"
         return "% relative error" if self.kind == VALUES else "% of predictions"
 
+    def demand_direction(self) -> None:
+        """Refuse a metric that was asked for, of which it is not known whether more is better.
+
+        Raises:
+            DataError: it is not; the message has the attribute that tells it.
+        """
+        if self.floating is not None and not self.floating.better and self.labelled.metric is not None:
+            name = self.floating.name
+            raise DataError(
+                f"metric {name}: whether more of it is better, or less, is not known, so that no drop can be counted; "
+                f"give the function an attribute: {name}.larger_is_better = False for an error or a loss, else True"
+            )
+
     def points(self, seen: OutputError) -> float:
         """Return the loss in percentage points: of the metric, else of changed predictions, else the relative error.
 
@@ -168,12 +181,7 @@ class Judge:
         Raises:
             DataError: it is not known whether more of the metric that was asked for is better.
         """
-        if self.floating is not None and not self.floating.better and self.labelled.metric is not None:
-            name = self.floating.name
-            raise DataError(
-                f"metric: a loss in {name} is counted, and whether more of it is better is not known; give the "
-                f"function an attribute: {name}.larger_is_better = True"
-            )
+        self.demand_direction()
         if self.floating is not None and self.floating.better:
             if seen.metric is None:
                 return math.inf

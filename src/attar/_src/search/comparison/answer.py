@@ -82,7 +82,8 @@ def _unreached(target: Mapping[str, Any], rows: Sequence[_Row]) -> str:
     what = (
         f"{count(nearest['nearest'])} bytes" if target["what"] == "bytes" else f"{number(nearest['nearest'], 3)} lost"
     )
-    return f"No method reaches {target['words']}. The nearest is {nearest['method']}, with {what}."
+    who = "No method" if all(row["tries"] for row in rows) else "None of the methods that were tried"
+    return f"{who} reaches {target['words']}. The nearest is {nearest['method']}, with {what}."
 
 
 def _error(row: _Row) -> str:
