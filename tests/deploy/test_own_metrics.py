@@ -118,6 +118,25 @@ def test_sensitivities_and_pruning_take_it(example, tmp_path):
     assert pruned.figures["metric"]["name"] == "square_root_loss"
 
 
+def flat(outputs, targets):
+    return 0.5
+
+
+flat.larger_is_better = True
+
+
+@pytest.mark.parametrize("labels", ["beside", "with"])
+def test_zeros_under_a_drop_are_counted_in_it(example, labels):
+    """Guards against a metric, or labels, that pruning takes and does not count a drop by."""
+    net, x, _ = example
+    y = net(x).detach().argmax(1)
+    given = {"data": x, "labels": y} if labels == "beside" else {"data": (x, y)}
+    asked = {"max_drop": 0.1, "score": "l1", "update": "none", **given}
+    zeros = [attar.prune(net, **asked, metric=metric).figures["nonzero"][1] for metric in (None, flat)]
+    # What loses nothing by any zero gets all that are tried.
+    assert zeros[1] < 0.2 * sum(each.numel() for each in net.parameters()) < zeros[0]
+
+
 def test_a_drop_in_a_metric_without_a_direction_is_refused_with_the_fix(example, tmp_path):
     net, x, y = example
     with pytest.raises(DataError, match=r"undirected\.larger_is_better = False for an error"):

@@ -300,13 +300,15 @@ def prune(
         return part_gradients(captured, batches(), layout)
 
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
+    labelled = Labelled(compared.metric, layout, compared.given, task, bool(class_names))
     if isinstance(asked, WeightPruning):
-        pruned = with_pruned_weights(module, captured, asked, inputs, gradients, seed=seed, use=use)
+        pruned = with_pruned_weights(
+            module, captured, asked, compared.with_targets(), gradients, seed=seed, use=use, labelled=labelled
+        )
     elif isinstance(asked, LayerPruning):
         ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
-        labelled = Labelled(compared.metric, layout, compared.given, task, bool(class_names))
         ranked = rank_channels(
             module,
             captured,

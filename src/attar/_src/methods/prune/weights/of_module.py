@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from attar._src.core.errors import ModelError
+from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
@@ -60,6 +61,7 @@ def prune_weights_of(
     *,
     seed: int = 0,
     use: FileInfo = NO_INFO,
+    labelled: Labelled = UNLABELLED,
 ) -> ModuleChanges:
     """Prune the weights of a module, which is not changed.
 
@@ -72,6 +74,7 @@ def prune_weights_of(
         pruning, inputs, seed: of :func:`~attar._src.methods.prune.weights.pruning.prune_weights`.
         use: what the file tells its user, whose bytes count in a target.
         gradients: of a loss by parameter, for each part of the examples; called if the score needs them.
+        labelled: what is known of the right outputs, by which a target counts a drop.
     """
     traced = deploy_graph(module, captured)
     own = dict(module.named_parameters(remove_duplicate=False))
@@ -86,7 +89,9 @@ def prune_weights_of(
     }
     note = ""
     if isinstance(pruning.sparsity, BitTarget):
-        pruning, note = _within_target(pruning, pruning.sparsity, traced, inputs, folded_gradients, fixed, use, seed)
+        pruning, note = _within_target(
+            pruning, pruning.sparsity, traced, inputs, folded_gradients, fixed, use, labelled, seed
+        )
     reads = _reads(captured)
 
     def shifts(name: str) -> bool:
@@ -111,6 +116,7 @@ def _within_target(
     gradients: Callable[[], PartGradients],
     fixed: Mapping[str, str],
     use: FileInfo,
+    labelled: Labelled,
     seed: int,
 ) -> tuple[WeightPruning, str]:
     """Return the same with a sparsity for each weight, and what was found in words."""
@@ -126,7 +132,9 @@ def _within_target(
         return prune_weights(traced, at, inputs, gradients, seed=seed, fixed=fixed)
 
     method = {"name": "prune", "score": pruning.score, "update": pruning.update}
-    shares, note = own_sparsities(target, traced, inputs, free, prune, others, method, use, seed=seed)
+    shares, note = own_sparsities(
+        target, traced, inputs, free, prune, others, method, use, labelled=labelled, seed=seed
+    )
     dense = [name for name, share in shares.items() if not share]
     chosen = {name: share for name, share in shares.items() if share}
     update = {"sparsity": 0.0, "overrides": {**chosen, **pruning.overrides}, "keep": (*pruning.keep, *dense)}
@@ -147,13 +155,14 @@ def with_pruned_weights(
     *,
     seed: int = 0,
     use: FileInfo = NO_INFO,
+    labelled: Labelled = UNLABELLED,
 ) -> PrunedModule:
     """Return a copy of a module with pruned weights, and figures; arguments as of :func:`prune_weights_of`.
 
     Raises:
         ModelError: no weight can be pruned; the message has the reasons.
     """
-    changes = prune_weights_of(module, captured, pruning, inputs, gradients, seed=seed, use=use)
+    changes = prune_weights_of(module, captured, pruning, inputs, gradients, seed=seed, use=use, labelled=labelled)
     if not changes.pruned and not isinstance(pruning.sparsity, BitTarget):
         reasons = "; ".join(f"{name}: {why}" for name, why in [*changes.found.excluded.items()][:4])
         raise ModelError(

@@ -10,7 +10,7 @@ import torch
 from attar._src.core.errors import SpecError
 from attar._src.core.progress import track
 from attar._src.methods.allocate.allocate import Allocator
-from attar._src.methods.allocate.judge import UNLABELLED
+from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
@@ -35,6 +35,7 @@ def own_sparsities(
     method: Mapping[str, object],
     use: FileInfo,
     *,
+    labelled: Labelled = UNLABELLED,
     seed: int = 0,
 ) -> tuple[dict[str, float], str]:
     """Return weight -> its sparsity, 0 for dense, such that the file meets the target, and what was found in words.
@@ -51,6 +52,7 @@ def own_sparsities(
         others: weight with a sparsity of its own -> its values.
         method: record of ``prune``.
         use: what the file tells its user.
+        labelled: what is known of the right outputs, by which a drop is counted.
         seed: of the measurement.
 
     Raises:
@@ -78,7 +80,7 @@ def own_sparsities(
         use,
         "auto",
         method,
-        UNLABELLED if not inputs.targets else replace(UNLABELLED, given=True),
+        replace(labelled, given=True) if inputs.targets else labelled,
         table,
         seed,
         "sparsity",

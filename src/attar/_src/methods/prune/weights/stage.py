@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from attar._src.core.errors import SpecError
+from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.gradients import part_gradients, training_gradients
 from attar._src.methods.prune.channels.ranking import PartGradients
@@ -18,6 +19,7 @@ from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.prune.weights.of_module import prune_weights_of
 from attar._src.methods.prune.weights.pruning import WeightPruning
 from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -54,12 +56,21 @@ class PruneWeights(WeightPruning, Stage):
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
         gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
-        return self._prune(model, context.calibration, gradients, context.seed)
+        known, use = context.judged, context.use or FileInfo()
+        labelled = Labelled(known.metric, known.layout, known.given, use.task, bool(use.class_names))
+        return self._prune(model, context.calibration, gradients, context.seed, labelled)
 
     def _prune(
-        self, model: Learner, inputs: CalibrationInputs, gradients: Callable[[], PartGradients], seed: int
+        self,
+        model: Learner,
+        inputs: CalibrationInputs,
+        gradients: Callable[[], PartGradients],
+        seed: int,
+        labelled: Labelled = UNLABELLED,
     ) -> Learner:
-        changes = prune_weights_of(model.module, model.captured, self, inputs, gradients, seed=seed, use=model.use)
+        changes = prune_weights_of(
+            model.module, model.captured, self, inputs, gradients, seed=seed, use=model.use, labelled=labelled
+        )
         changes.put(model.module)
         model.attach(MaskConstraint({name: Mask.of(pruned) for name, pruned in changes.pruned.items()}))
         self._demand_zeros(model)
