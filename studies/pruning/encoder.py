@@ -3,6 +3,7 @@
     ATTAR_DATA=... python studies/pruning/encoder.py [SCORE ...] [--seed 0]     units, untrained; adds to encoder.json
     python studies/pruning/encoder.py --table                                   prints its table
     ATTAR_DATA=... attar run studies/pruning/encoder.yaml --out runs/pruning/encoder     layers, distilled
+    python studies/pruning/encoder.py --trained runs/pruning/encoder            their figures, in encoder_layers.json
 
 The figure is the rank correlation (Spearman) of the similarities of all pairs of 1,000 captions, Multi30k's test of
 2016, with those by the untouched encoder. Scores see 256 captions of the training part, drawn by the seed, without
@@ -37,6 +38,7 @@ sys.path.insert(0, str(HERE.parent / "trained"))
 import sentences  # noqa: E402
 
 RESULTS = HERE / "encoder.json"
+LAYERS = HERE / "encoder_layers.json"
 LENGTH, EXAMPLES, TEACHING = 32, 256, 250
 #: Score -> what it judges by.
 SCORES = {
@@ -135,13 +137,33 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def trained(folder: Path) -> dict[str, Any]:
+    """Return the figures of the model with half the layers, of the report of its run."""
+    run = json.loads((folder / "report.json").read_text())["run"]
+    half = next(each for each in run["models"] if each["name"] != run["baseline"])
+    return {
+        "spearman": round(half["metric_mean"], 4),
+        "times_faster": round(half["times_faster"], 2),
+        "spread": round(half["latency"]["spread"], 3),
+        "parameters": half["parameters"],
+        "file_bytes": half["file_bytes"],
+        "epochs": sum(stage.get("epochs", 0) for stage in half["record"]),
+    }
+
+
 def main() -> None:
     """Measure what is missing and print."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("scores", nargs="*", metavar="SCORE", help=f"of {', '.join(SCORES)}; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the captions")
     parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--trained", type=Path, metavar="FOLDER", help="only take the figures of this run")
     given = parser.parse_args()
+    if given.trained:
+        found = trained(given.trained)
+        LAYERS.write_text(json.dumps(found, indent=1) + "\n")
+        print(json.dumps(found))
+        return
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     known = {(each["score"], each["seed"]) for each in rows}
     torch.set_num_threads(1)
