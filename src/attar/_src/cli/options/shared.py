@@ -177,8 +177,8 @@ def with_options(shared: type[Shared]) -> Callable[[Callable[..., None]], Callab
             each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own_hints[each.name])
             for each in [*inspect.signature(command).parameters.values()][1:]
         ]
-        # The sort is stable.
-        both = sorted([*taken[: _needed(taken)], *own, *taken[_needed(taken) :]], key=_is_optional)
+        needed = [each for each in [*taken, *own] if not _is_optional(each)]
+        both = [*needed, *filter(_is_optional, own), *filter(_is_optional, taken)]
 
         @functools.wraps(command)
         def called(**given: Any) -> None:
@@ -189,10 +189,6 @@ def with_options(shared: type[Shared]) -> Callable[[Callable[..., None]], Callab
         return called
 
     return decorated
-
-
-def _needed(parameters: list[inspect.Parameter]) -> int:
-    return sum(not _is_optional(each) for each in parameters)
 
 
 def _is_optional(parameter: inspect.Parameter) -> bool:

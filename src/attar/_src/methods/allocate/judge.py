@@ -21,6 +21,8 @@ from attar._src.measure.metric import Metric
 from attar._src.measure.metric_change import YES_OR_NO, MetricChange, chance_of_floating, metric_change
 from attar._src.model.interface import main_output
 from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.context import JudgedExamples
 
 Outputs = NDArray[Any]
 
@@ -63,6 +65,12 @@ class Labelled:
     given: bool = False
     task: str | None = None
     classes: bool = False
+
+    @classmethod
+    def of(cls, known: JudgedExamples, use: FileInfo | None) -> Labelled:
+        """Return what a stage knows of the right outputs: by its examples, and by what the file tells its user."""
+        use = use or FileInfo()
+        return cls(known.metric, known.layout, known.given, use.task, bool(use.class_names))
 
 
 #: Nothing is known.

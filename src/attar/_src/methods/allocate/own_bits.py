@@ -94,7 +94,7 @@ def allocator_of(
         return replace(made, record=(*model.record, {**told, "calibration_examples": examples}))
 
     use = context.use or FileInfo()
-    labelled = Labelled(of.metric, of.layout, of.given, use.task, bool(use.class_names))
+    labelled = Labelled.of(of, context.use)
     return Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed)
 
 

@@ -20,7 +20,6 @@ from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.restructure import demand_no_constraints, restructured
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -64,9 +63,8 @@ class PruneChannels(ChannelPruning, Stage):
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
         gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
-        known, use = context.judged, context.use or FileInfo()
         inputs = context.calibration.first(MEASURED, cut=model.traced.any_batch)
-        labelled = Labelled(known.metric, known.layout, known.given, use.task, bool(use.class_names))
+        labelled = Labelled.of(context.judged, context.use)
         return self._prune(model, gradients, context.seed, JudgedChannels(inputs, labelled))
 
     def _prune(

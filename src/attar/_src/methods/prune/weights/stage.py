@@ -19,7 +19,6 @@ from attar._src.methods.prune.scores import SCORES
 from attar._src.methods.prune.weights.of_module import prune_weights_of
 from attar._src.methods.prune.weights.pruning import WeightPruning
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import FileInfo
 from attar._src.work.context import TrainingContext, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
@@ -56,8 +55,7 @@ class PruneWeights(WeightPruning, Stage):
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
         gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
-        known, use = context.judged, context.use or FileInfo()
-        labelled = Labelled(known.metric, known.layout, known.given, use.task, bool(use.class_names))
+        labelled = Labelled.of(context.judged, context.use)
         return self._prune(model, context.calibration, gradients, context.seed, labelled)
 
     def _prune(
