@@ -42,7 +42,7 @@ GOALS = {
     "lenet": (
         "at most 9 KB",
         "attar compress studies/lenet/models.py:lenet5 -d mnist --max-drop 0.1 --time 40m "
-        "-w runs/lenet5/state/seed-0/lenet5/0-distill/epoch-000006.safetensors",
+        "-w runs/pruning/lenet/state/seed-0/lenet5/0-distill/epoch-000006.safetensors",
         "mnist",
     ),
     "resnet20": ("at most 90 KB, no training", f"{_RESNET20} --max-drop 0.5 --no-train --time 15m", "cifar10"),

@@ -122,8 +122,8 @@ class GoalSearch:
         left = None if self.seconds is None else self._left()
         trainer.activations = 8 if chosen_activations(self.goal, self.files) == 8 else None
         try:
-            trainer.epochs = self.folder.decide("epochs of a training", lambda: trainer.choose_epochs(left))
-            self.say(f"{TRAINING}: {plural(trainer.epochs, 'epoch')} each")
+            trainer.decide(self.folder.decide, left)
+            self.say(f"{TRAINING}: {plural(trainer.epochs, 'epoch')} each, {trainer.precision}, {trainer.layout}")
             for each in self.files:
                 if each.way:
                     trainer.took(each.way, each.stages, each.seconds + self.folder.cut_seconds(each.name))

@@ -84,15 +84,15 @@ class JournaledFolder:
         finally:
             lock.release()
 
-    def decide(self, what: str, choose: Callable[[], int]) -> int:
+    def decide(self, what: str, choose: Callable[[], Any]) -> Any:
         """Return the journaled decision on ``what``; without one choose, and journal it."""
         before = self.decided(what)
-        return int(self._journal.decide(what, choose())) if before is None else before
+        return self._journal.decide(what, choose()) if before is None else before
 
-    def decided(self, what: str) -> int | None:
+    def decided(self, what: str) -> Any:
         """Return the journaled decision on ``what``, None without one."""
         before = self._journal.find("decided", what=what)
-        return int(before[-1]["value"]) if before else None
+        return before[-1]["value"] if before else None
 
     def has(self, file: str, sha256: str) -> bool:
         """Return whether a file is there, with the bytes that the journal says."""

@@ -149,10 +149,9 @@ class Comparison:
         if self.trained is None:
             self._untrained = NO_TRAINING
         elif not self.trained.trainer.epochs and not self._untrained:
-            trainer = self.trained.trainer
             left = None if self.seconds is None else self.seconds - self._spent()
             try:
-                trainer.epochs = self.folder.decide("epochs of a training", lambda: trainer.choose_epochs(left))
+                self.trained.trainer.decide(self.folder.decide, left)
             except AttarError as error:
                 self._untrained = str(error)
         return not self._untrained

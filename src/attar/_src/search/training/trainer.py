@@ -6,7 +6,7 @@ import copy
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from attar._src.search.training.way import STUDENT, TEACHER, Stages, TrainingTar
 from attar._src.search.trial import run_trial
 from attar._src.train.augment import Finite
 
-#: Outputs of the teacher for at most so many augmented forms of each example, computed once.
-_VARIANTS = 8
+#: Outputs of the teacher for at most so many augmented forms of each example, computed once, and the share of the time
+#: of a search that they may take.
+_VARIANTS, _TEACHING = 8, 0.1
 _TEACHER_OUTPUTS = "teacher.safetensors"
 #: Epochs of a whole training: of many examples, and of few.
 _EPOCHS, _MANY, _EPOCHS_OF_FEW = 20, 20_000, 30
@@ -56,7 +57,9 @@ class Trainer:
         licence: of the files.
         keep: globs of layers that stay in floating point.
         activations: bits of what layers read; None for floating point.
-        epochs: of a whole training; 0 until :meth:`choose_epochs`.
+        epochs: of a whole training; 0 until :meth:`decide`.
+        precision, layout: of all trainings, as of a recipe; those that train fastest after :meth:`decide`.
+        variants: of each example, whose outputs of the teacher are computed once, where augmentation makes more.
     """
 
     parts: TrainingParts
@@ -66,9 +69,13 @@ class Trainer:
     keep: tuple[str, ...] = ()
     activations: int | None = None
     epochs: int = 0
+    precision: str = "32-true"
+    layout: str = "contiguous"
+    variants: int = _VARIANTS
     _prepared: Preparation | None = field(default=None, init=False)
     _facts: StudentFacts | None = field(default=None, init=False)
     _teacher: nn.Module | None = field(default=None, init=False)
+    _taught: float = field(default=0.0, init=False)
     _slower: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
@@ -80,8 +87,27 @@ class Trainer:
         """
         if self._facts is None:
             self._prepared = prepare_run(self.recipe([]))
-            self._facts = StudentFacts.of(self._prepared, STUDENT)
+            self._facts = StudentFacts.of(self._prepared, STUDENT, TEACHER)
         return self._facts
+
+    def decide(self, journaled: Callable[[str, Callable[[], Any]], Any], seconds: float | None) -> None:
+        """Decide what all trainings have in common: precision, memory layout, and epochs that fit into a time.
+
+        Args:
+            journaled: takes what is decided on and how; returns the decision of before if there is one.
+            seconds: that are left, if there is a limit.
+
+        Raises:
+            AttarError: what is there cannot be trained.
+        """
+        facts = self.facts
+        fastest = journaled("precision and layout of trainings", lambda: [facts.precision, facts.layout])
+        self.variants = journaled("variants of an example", lambda: self._affordable_variants(seconds))
+        self.epochs = journaled("epochs of a training", lambda: self.choose_epochs(seconds))
+        if [self.precision, self.layout] != fastest:
+            self.precision, self.layout = fastest
+            # Modules of another layout serve no run.
+            self._prepared = None
 
     def choose_epochs(self, seconds: float | None) -> int:
         """Return the epochs of a whole training, so that several trainings fit into a time, if there is one.
@@ -98,6 +124,12 @@ class Trainer:
         trainings = min(max(seconds / (_AROUND + usual * of_one), _LEAST_TRAININGS), _TRAININGS)
         fitting = math.floor((seconds / trainings - _AROUND) / of_one)
         return max(min(fitting, 2 * usual), _FEWEST_EPOCHS)
+
+    def _affordable_variants(self, seconds: float | None) -> int:
+        of_one = self.facts.steps * self.facts.output_seconds
+        if seconds is None or of_one <= 0:
+            return _VARIANTS
+        return min(max(math.floor(_TEACHING * seconds / of_one), 1), _VARIANTS)
 
     def epochs_within(self, step: TrainedStep, seconds: float) -> int | None:
         """Return with how many epochs a step ends in a time; None if these are too few to be worth it."""
@@ -136,14 +168,26 @@ class Trainer:
     def expected(self, step: TrainedStep) -> float:
         """Return the seconds that a step may take, by those before it."""
         known = self._slower.get(step.way, max(self._slower.values(), default=1.0))
-        return _SPARE * known * self.plain_seconds(self.stages(step) or [])
+        return _SPARE * known * self.plain_seconds(self.stages(step) or []) + self._teacher_seconds()
 
     def took(self, way: str, stages: Sequence[Mapping[str, Any]], seconds: float) -> None:
         """Count what a step took."""
+        seconds = max(seconds - self._taught, seconds / 2)
+        self._taught = 0.0
         self._slower[way] = max(self._slower.get(way, 0.0), seconds / self.plain_seconds(stages))
 
+    def _teacher_seconds(self) -> float:
+        """Return the seconds that outputs of the teacher are going to take once, for all trainings."""
+        if not self.facts.output_seconds or (self.folder / _TEACHER_OUTPUTS).exists():
+            return 0.0
+        kept = min(_variants(self.parts.data) or 0, self.variants)
+        return kept * self.facts.steps * self.facts.output_seconds
+
     def plain_seconds(self, stages: Sequence[Mapping[str, Any]]) -> float:
-        """Return the seconds of stages by the time of a plain step of the whole module."""
+        """Return the seconds of stages by the time of a plain step of the whole module.
+
+        Outputs of the teacher that the first training computes for all are not among them: :meth:`expected` adds them.
+        """
         epochs = sum(each.get("epochs", 0) * (_ON_GRIDS if each["stage"] == "compress" else 1) for each in stages)
         return _AROUND + float(epochs) * self.facts.steps * self.facts.step_seconds
 
@@ -162,7 +206,8 @@ class Trainer:
     def run(self, stages: Stages, name: str, path: Path) -> str:
         """Train and pack the file of these stages of the student; return the path of the recipe, as :meth:`make`."""
         name = re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
-        folder = self.folder / TRIALS / name
+        folder, self._taught = self.folder / TRIALS / name, self._teacher_seconds()
+        self._prepared = self._prepared or prepare_run(self.recipe([]))
         outcome = run_trial(self.recipe(stages), folder, model=STUDENT, prepared=self._prepared)
         write_atomically(path, (folder / outcome.file).read_bytes())
         # Checkpoints serve to go on with a training, and this one is over.
@@ -176,7 +221,7 @@ class Trainer:
             STUDENT: {"source": dict(self.parts.model), "stages": list(stages), "licence": self.licence},
         }
         variants = _variants(self.parts.data)
-        kept = min(variants or 0, _VARIANTS)
+        kept = min(variants or 0, self.variants)
         cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
         made: Recipe = build_spec(
             Recipe,
@@ -185,6 +230,8 @@ class Trainer:
             models=models,
             teacher_cache=cache,
             threads=torch.get_num_threads(),
+            precision=self.precision,
+            layout=self.layout,
             baseline=TEACHER,
             **self.fields,
         )
