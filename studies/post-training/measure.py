@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 import torch
 from matplotlib import pyplot
+from matplotlib.ticker import ScalarFormatter
 from rich.console import Console
 
 import attar
@@ -83,6 +84,10 @@ ROWS: dict[str, dict[str, Any]] = {
     **{f"w4 gptq rate {rate:g}": {"bits": 4, "scales": "gptq", "rate": rate} for rate in (0.003, 0.01)},
     "w4 gptq rate 0.01 reconstruct": {"bits": 4, "scales": "gptq", "rate": 0.01, "reconstruct": IMPROVED},
 }
+#: Network -> its accuracy in floating point.
+FLOATING = {"resnet20": 91.73, "resnet56": 93.39}
+#: Accuracy from which a row is in the figure.
+SHOWN = 84.0
 #: What rows with few bytes are compared with: parameters of the public ResNet-20 coded by the standard's program
 #: (nncodec 2.1.3, quantization included, no graph), accuracy on the first 2,000 test images: bytes, percent.
 STANDARD = ((127_562, 91.6), (98_632, 90.2), (71_308, 88.0))
@@ -120,6 +125,17 @@ def measure(net: str, row: str, seed: int) -> dict[str, Any]:
     }
 
 
+def peers(net: str) -> dict[str, list[tuple[int, float]]]:
+    """Return tool -> bytes and accuracy of its rows on the same weights (benchmarks/quantization.py)."""
+    measured = json.loads((HERE.parent.parent / "benchmarks" / "quantization.json").read_text())["results"]
+    found: dict[str, list[tuple[int, float]]] = {}
+    for each in measured:
+        ours = each["by"] == "NNC" or each["by"].startswith("Attar")
+        if each["network"].replace("-", "").lower() == net and not ours and each.get("figure", 0) > SHOWN:
+            found.setdefault(each["by"], []).append((each["bytes"], each["figure"]))
+    return found
+
+
 def draw(rows: list[dict[str, Any]]) -> None:
     """Write figure.svg and print the table."""
     table = [
@@ -129,20 +145,32 @@ def draw(rows: list[dict[str, Any]]) -> None:
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in sorted(rows, key=lambda each: (each["net"], [*ROWS].index(each["row"]), each["seed"])):
         grouped.setdefault((each["net"], each["row"]), []).append(each)
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, panels = pyplot.subplots(2, 1, figsize=(7, 8.5))
     for (net, row), group in grouped.items():
         accuracy, size, seconds = (
             sum(each[key] for each in group) / len(group) for key in ("accuracy", "file_bytes", "processor_seconds")
         )
         table.append(f"| {net} | {row} | {len(group)} | {accuracy:.2f} | {size:,.0f} | {seconds:.0f} |")
-        if net == "resnet20" and accuracy > 80:
+        if accuracy > SHOWN:
+            axes = panels[[*FLOATING].index(net)]
             axes.plot(size / 1000, accuracy, "o", color="tab:blue")
-            axes.annotate(row, (size / 1000, accuracy), textcoords="offset points", xytext=(4, 3), fontsize=7)
-    axes.plot([b / 1000 for b, _ in STANDARD], [a for _, a in STANDARD], "s--", color="tab:orange", label="NNC")
-    axes.axhline(91.73, color="gray", linewidth=0.8, label="floating point")
-    axes.set_xlabel("file, KB (NNC: parameters only)")
-    axes.set_ylabel("CIFAR-10 test accuracy, %")
-    axes.legend()
+            axes.annotate(
+                row, (size / 1000, accuracy), textcoords="offset points", xytext=(1, 4), fontsize=7, rotation=40
+            )
+    panels[0].plot([b / 1000 for b, _ in STANDARD], [a for _, a in STANDARD], "s--", color="tab:orange", label="NNC")
+    for axes, (net, floating) in zip(panels, FLOATING.items(), strict=True):
+        for (by, points), marker in zip(peers(net).items(), "^vD<>P", strict=False):
+            sizes, figures = ([each[place] for each in points] for place in (0, 1))
+            axes.plot([each / 1000 for each in sizes], figures, marker, color="tab:red", alpha=0.6, label=by)
+        axes.axhline(floating, color="gray", linewidth=0.8, label="floating point")
+        axes.set_title(net, fontsize=9)
+        axes.margins(y=0.16)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.set_xlabel("KB: files, blue; parameters (NNC); codes packed, or ONNX files (other tools)")
+        axes.set_ylabel("CIFAR-10 test accuracy, %")
+        axes.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     matplotlib.rcParams["svg.hashsalt"] = "attar"
     figure.savefig(HERE / "figure.svg", metadata={"Date": None})
