@@ -345,14 +345,21 @@ def test_a_site_begins_where_the_error_over_the_first_batch_is_least():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("signed", [True, False])
-def test_gradients_of_a_site_are_those_of_the_papers(signed, dtype):
-    # Longer than a chunk, and not contiguous in one piece of memory order.
-    x = numbers(5, 7, 96, 90, seed=3).to(dtype).contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("orders", [("last", "first"), ("last", "last"), ("first", "last"), ("turned", "first")])
+def test_gradients_of_a_site_are_those_of_the_papers(signed, dtype, orders):
+    """Guards against sums over pairs that are not the same element, whatever the memory order of the two is."""
+    ordered = {
+        "first": torch.Tensor.contiguous,
+        "last": lambda each: each.contiguous(memory_format=torch.channels_last),
+        "turned": lambda each: each.transpose(1, 2).contiguous().transpose(1, 2),
+    }
+    # Longer than a chunk.
+    x = ordered[orders[0]](numbers(5, 7, 96, 90, seed=3).to(dtype))
     x = (x if signed else x.relu()).requires_grad_()
     held = site_of(x)
     with torch.no_grad():
         held.step *= 0.6
-    upstream = numbers(5, 7, 96, 90, seed=4).to(dtype)
+    upstream = ordered[orders[1]](numbers(5, 7, 96, 90, seed=4).to(dtype))
     held.clamp_offset()
     held(x).backward(upstream)
     s, z = held.step.item(), held.zero_point()

@@ -105,9 +105,12 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, scale = ctx.saved_tensors
         low, high = float(-ctx.zero * scale), float((ctx.top - ctx.zero) * scale)
-        inside = fake_quantize.pass_inside(grads[0], x, low, high)
+        x = fake_quantize.dense(x)
+        outer = fake_quantize.laid_out_as(grads[0], x)
+        inside = fake_quantize.laid_out_as(fake_quantize.pass_inside(outer, x, low, high), x)
         steps, beyond, above = (scale.new_zeros(()) for _ in range(3))
-        parts = (each.reshape(-1).split(fake_quantize.FLOAT32_CHUNK) for each in (x, grads[0], inside))
+        # In memory order: another one takes strided copies, which take longer than all the rest.
+        parts = (fake_quantize.flat(each).split(fake_quantize.FLOAT32_CHUNK) for each in (x, outer, inside))
         for value, grad, kept in zip(*parts, strict=True):
             ratio = value.float() / scale
             steps += torch.dot(kept.float(), ratio.round().sub_(ratio))

@@ -104,11 +104,10 @@ class _Value(torch.autograd.Function):
         ctx.range = float(low * scale), float(high * scale)
         if x.dtype is torch.float32:
             return (x / scale).round_().clamp_(low, high).mul_(scale)
-        if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous()
+        x = dense(x)
         out = torch.empty_like(x)
         wide = torch.empty(min(x.numel(), FLOAT32_CHUNK), device=x.device)
-        for source, target in zip(_flat(x).split(FLOAT32_CHUNK), _flat(out).split(FLOAT32_CHUNK), strict=True):
+        for source, target in zip(flat(x).split(FLOAT32_CHUNK), flat(out).split(FLOAT32_CHUNK), strict=True):
             part = wide[: len(source)].copy_(source)
             target.copy_(part.div_(scale).round_().clamp_(low, high).mul_(scale))
         return out
@@ -119,6 +118,16 @@ class _Value(torch.autograd.Function):
         return pass_inside(grads[0], x, *ctx.range), None, None, None
 
 
-def _flat(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
+    """Return ``x``, or a contiguous copy of it unless it is contiguous or channels last."""
+    return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+
+
+def laid_out_as(x: Tensor, like: Tensor) -> Tensor:
+    """Return ``x`` in the memory order of a dense tensor of its shape; a copy if it has another."""
+    return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+def flat(x: Tensor) -> Tensor:
     """Return a view of a dense tensor's elements in memory order."""
     return x.as_strided((x.numel(),), (1,))
