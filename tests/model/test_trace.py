@@ -42,8 +42,9 @@ def test_graph_computes_what_the_module_computes_and_names_agree_with_onnx():
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     x = torch.randn(7, 3, 8, 8)
     assert torch.allclose(traced.graph(x), net.eval()(x), atol=1e-5)
-    calls = {node.name for node in traced.graph.graph.nodes if node.op == "call_function"}
-    assert calls <= values(traced.model)
+    calls = [node for node in traced.graph.graph.nodes if node.op == "call_function"]
+    # The size of an axis is no value of the graph: a reshape has -1 for it.
+    assert {node.name for node in calls if isinstance(node.meta["val"], torch.Tensor)} <= values(traced.model)
     assert traced.parameters == sum(p.numel() for p in net.parameters())
     assert traced.inputs[0].shape == ("batch", 3, 8, 8)
     assert traced.outputs[0].shape == ("batch", 5)

@@ -29,6 +29,7 @@ from attar._src.model.chains.derived import fold_derived
 from attar._src.model.export.decompositions import decompose
 from attar._src.model.export.known import KNOWN, structure_of
 from attar._src.model.export.refusals import not_exported
+from attar._src.model.export.reshapes import RESHAPES, known_sizes
 from attar._src.model.export.translations import translations_kept
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
@@ -37,6 +38,8 @@ from attar._src.model.programs import state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
 
+#: Translations of the ONNX exporter beside its own.
+_TRANSLATIONS = {**TRANSLATIONS, **RESHAPES}
 #: Settings of symbolic sizes; as the ONNX exporter sets them.
 _SIZES: Any = torch.fx.experimental._config
 
@@ -152,8 +155,9 @@ def _export(
             with _SIZES.patch(backed_size_oblivious=True):
                 shapes = dynamic_shapes(graph, example, captured.axes)
                 exported = torch.export.export(graph, example, dynamic_shapes=shapes)
+                known_sizes(exported.graph)
             program = torch.onnx.export(
-                exported, dynamo=True, optimize=False, verbose=False, custom_translation_table=TRANSLATIONS
+                exported, dynamo=True, optimize=False, verbose=False, custom_translation_table=_TRANSLATIONS
             )
         except Exception as error:
             raise not_exported(module, graph, error) from error
