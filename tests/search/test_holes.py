@@ -84,7 +84,7 @@ def layered(overrides):
 def spread(overrides, names=("conv1", "layer1.0.conv", "fc")):
     tree = layered(overrides)
     assert has_layer_holes(tree)
-    return with_layer_holes(tree, lambda model: [*names])["models"]["net"]["stages"][0]["overrides"]
+    return with_layer_holes(tree, lambda *_: [*names])["models"]["net"]["stages"][0]["overrides"]
 
 
 def test_every_layer_that_a_glob_matches_has_a_hole():
@@ -103,9 +103,9 @@ def test_a_hole_for_each_layer_stands_behind_a_glob_of_layers():
     with pytest.raises(SpecError, match="no layer of net named 'convv'"):
         spread({"convv": hole})
     with pytest.raises(SpecError, match="for stages of a model"):
-        with_layer_holes({"data": {"x": hole}}, lambda model: ["fc"])
+        with_layer_holes({"data": {"x": hole}}, lambda *_: ["fc"])
     with pytest.raises(SpecError, match="stands behind a glob"):
-        with_layer_holes({"seeds": [hole]}, lambda model: ["fc"])
+        with_layer_holes({"seeds": [hole]}, lambda *_: ["fc"])
 
 
 def test_a_recipe_with_holes_needs_a_search():

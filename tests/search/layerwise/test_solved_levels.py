@@ -132,7 +132,7 @@ def test_a_search_goes_on_with_known_trials(solved, held):
 
 def test_times_are_measured_layer_by_layer_and_predicted(solved, trained, held):
     _, x, _ = trained
-    timed = in_milliseconds(solved, CalibrationInputs(((x[:2],),)), seconds=0.02)
+    timed = in_milliseconds(solved.problem, solved.packed, (x[:1],), seconds=0.02)
     assert timed.unit == "ms"
     assert {name: {*own} for name, own in timed.costs.items()} == {n: {*own} for n, own in solved.problem.costs.items()}
     found = QuickTrials(solved, held, LABELLED, times=timed).figures(mixed(solved.problem))

@@ -1,5 +1,7 @@
 """Samplers that go layer by layer, in recipes."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,7 +42,7 @@ def task_of(path):
     with references_from(path.parent):
         first = holed.check()
         prepared = prepare_run(first)
-        holed = holed.with_layers(lambda model: layers_of(prepared, first, model))
+        holed = holed.with_layers(partial(layers_of, prepared, first))
         return search_task(holed, holed.check(), prepared, 4)
 
 
@@ -88,3 +90,43 @@ def test_other_holes_are_refused(folder, old, new, message):
     text = RECIPE.replace("sampler: random", "sampler: integer_program").replace(old, new)
     with pytest.raises(SpecError, match=message):
         task_of(written(folder, "refused.yaml", text))
+
+
+CHANNELS = """
+data: {source: nets.py:sets, validation: 0.25}
+threads: 1
+models:
+  net:
+    source: {factory: nets.py:net, weights: net.safetensors}
+    stages:
+      - {stage: prune_channels, score: taylor, overrides: {"*": {choose: [0, 0.25, 0.5, 0.75], each: layer}}}
+search: {max_drop: 30, minimise: bytes, sampler: integer_program, trials: 3}
+"""
+
+
+def test_channels_of_groups_are_searched_layer_by_layer(folder, tmp_path):
+    """Guards against a search over layers whose channels cannot be removed, or that the costs do not describe."""
+    path = written(folder, "channels.yaml", CHANNELS)
+    problem = task_of(path).problem
+    # The last layer has the channels of the output.
+    assert [each.name for each in problem.layers] == ["0.weight"]
+    assert [*problem.space] == ["models.net.stages.0.overrides.0"]
+    assert problem.largest - problem.smallest == 4 * 12 * (6 + 1 + 3)
+    found = attar.run_search(path, tmp_path / "out")
+    sizes = {each.options["models.net.stages.0.overrides.0"]: each.file_bytes for each in found.files[1:]}
+    assert len(sizes) == 3
+    assert sizes[0] == max(sizes.values())
+    assert sorted(sizes.values(), reverse=True) == [sizes[share] for share in sorted(sizes)]
+
+
+def test_channels_are_timed_where_time_is_the_aim(folder):
+    problem = task_of(written(folder, "c.yaml", CHANNELS.replace("minimise: bytes", "minimise: ms"))).problem
+    assert problem.unit == "ms"
+    assert all(0 <= cost < 50 for own in problem.costs.values() for cost in own.values())
+    assert problem.cost(problem.space.lowest) == sum(own[(0,)] for own in problem.costs.values())
+
+
+def test_two_holes_of_one_group_are_refused(folder):
+    text = CHANNELS.replace('"*": {choose: [0, 0.25, 0.5, 0.75], each: layer}', '"2": {choose: [0, 0.5]}')
+    with pytest.raises(SpecError, match="'2' is of 0 that can be removed"):
+        task_of(written(folder, "kept.yaml", text))

@@ -103,7 +103,11 @@ def prune_command(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="GLOB=SHARE", help="Sparsity of its own for some layers; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="GLOB=SHARE",
+            help="Share of channels, or sparsity, of its own for some layers; repeatable.",
+        ),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in a .attar file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,

@@ -146,28 +146,28 @@ def has_layer_holes(tree: Mapping[str, Any]) -> bool:
     return any(hole.each is not None for hole in find_holes(tree).holes.values())
 
 
-def with_layer_holes(tree: Mapping[str, Any], layers: Callable[[str], Sequence[str]]) -> dict[str, Any]:
+def with_layer_holes(tree: Mapping[str, Any], layers: Callable[[str, int], Sequence[str]]) -> dict[str, Any]:
     """Return the recipe with a hole for each layer in place of ``GLOB: {..., each: layer}``.
 
     A layer that a later glob of the same mapping matches has its value from there, and no hole.
 
     Args:
         tree: the recipe.
-        layers: name of a model -> its layers with weights, in order.
+        layers: name of a model and place of a stage -> the layers that the stage may name, in order.
 
     Raises:
         SpecError: a hole for each layer is no value of a glob in a stage of a model, or no layer matches.
 
     Example:
         >>> stage = {"overrides": {"*": {"choose": [2, 4], "each": "layer"}, "fc": 8}}
-        >>> done = with_layer_holes({"models": {"net": {"stages": [stage]}}}, lambda name: ["conv", "fc"])
+        >>> done = with_layer_holes({"models": {"net": {"stages": [stage]}}}, lambda *_: ["conv", "fc"])
         >>> done["models"]["net"]["stages"][0]["overrides"]
         {'conv': {'choose': [2, 4]}, 'fc': 8}
     """
     return dict(_spread(tree, "", layers))
 
 
-def _spread(value: Any, path: str, layers: Callable[[str], Sequence[str]]) -> Any:
+def _spread(value: Any, path: str, layers: Callable[[str, int], Sequence[str]]) -> Any:
     hole = hole_at(value, path)
     if hole is not None and hole.each is not None:
         raise SpecError(
@@ -192,11 +192,11 @@ def _spread(value: Any, path: str, layers: Callable[[str], Sequence[str]]) -> An
     return found
 
 
-def _matching(glob: str, path: str, layers: Callable[[str], Sequence[str]]) -> list[str]:
+def _matching(glob: str, path: str, layers: Callable[[str, int], Sequence[str]]) -> list[str]:
     parts = path.split(".")
-    if len(parts) < 4 or parts[0] != "models" or parts[2] != "stages":
+    if len(parts) < 4 or parts[0] != "models" or parts[2] != "stages" or not parts[3].isdigit():
         raise SpecError(f"{_below(_ROOT, path)}: each: layer is for stages of a model; remove it here")
-    names = layers(parts[1])
+    names = layers(parts[1], int(parts[3]))
     found = [name for name in names if fnmatchcase(name, glob)]
     if not found:
         raise SpecError(f"{_below(_ROOT, path)}: {UnknownName(f'layer of {parts[1]}', glob, names)}")

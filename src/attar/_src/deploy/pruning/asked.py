@@ -18,7 +18,7 @@ Asked = ChannelPruning | LayerPruning | WeightPruning
 
 #: What is pruned -> its options, the first of which tells of it.
 OPTIONS = {
-    "channel": ("channels", "macs", "max_bytes", "scope", "sensitivity", "round_to", "least"),
+    "channel": ("channels", "macs", "max_bytes", "scope", "sensitivity", "round_to", "least", "overrides"),
     "layer": ("layers", "macs"),
     "weight": ("sparsity", "max_bytes", "max_drop", "scope", "sensitivity", "update", "overrides"),
 }

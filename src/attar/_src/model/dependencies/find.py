@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import reduce
 
 import torch
@@ -36,6 +37,15 @@ class ChannelGroup:
     weights: tuple[str, ...]
     units: tuple[int, ...]
     tiers: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def matches(self, glob: str) -> bool:
+        """Return whether a glob matches one of its weights, or the layer of one."""
+        return any(matches_layer(each, glob) for each in self.weights)
+
+
+def matches_layer(weight: str, glob: str) -> bool:
+    """Return whether a glob matches a weight by its name or by that of its layer."""
+    return fnmatchcase(weight, glob) or fnmatchcase(weight.rpartition(".")[0], glob)
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,15 @@ class Dependencies:
     selections: tuple[Selection, ...]
     sizes: Mapping[str, tuple[torch.Tensor, ...]]
     fixed_fills: bool = False
+
+    @property
+    def named_groups(self) -> dict[str, ChannelGroup]:
+        """The groups by the layer of their first weight; by this weight where a layer has several, as an LSTM."""
+        layers = [group.name.rpartition(".")[0] or group.name for group in self.groups]
+        return {
+            layer if layers.count(layer) == 1 else group.name: group
+            for layer, group in zip(layers, self.groups, strict=True)
+        }
 
     def macs(self, removed: Collection[int] = ()) -> int:
         """Return the multiplications for one example, without those of removed units."""

@@ -17,7 +17,7 @@ from onnxscript.function_libs.torch_lib.ops.common import merge_dims
 from torch import fx
 
 #: Its functions take Python's lists for constants, which their annotations do not say.
-op: Any = opset18
+_op: Any = opset18
 
 
 def known_sizes(graph: fx.Graph) -> None:
@@ -33,8 +33,8 @@ def _reshaped(self: FLOAT, size: Sequence[INT64]) -> Any:
     known = [int(each) if isinstance(each, int) else None for each in size]
     # Beside an axis of no elements every size of the other has none, so that it does not follow.
     if known.count(None) == 1 and math.prod(each for each in known if each is not None) > 0:
-        return op.Reshape(self, [-1 if each is None else each for each in known])
-    return op.Reshape(self, merge_dims(size), allowzero=True)
+        return _op.Reshape(self, [-1 if each is None else each for each in known])
+    return _op.Reshape(self, merge_dims(size), allowzero=True)
 
 
 RESHAPES: dict[Callable[..., Any], Callable[..., Any]] = {

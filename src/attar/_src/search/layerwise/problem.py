@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -59,6 +59,8 @@ class LayerwiseProblem:
         errors: layer -> choice -> error of the output if this layer alone is changed; None if that was not measured.
         unit: of the costs.
         paths: layer -> path of each dimension in the space; ``LAYER.DIMENSION`` if None.
+        whole: choices of all layers -> what the file takes, where costs of single layers do not add up, as those of
+            channels, which the next layer reads; None for the sum.
 
     Example:
         >>> facts = [LayerFacts("conv", 3, 16), LayerFacts("fc", 64, 10)]
@@ -77,6 +79,7 @@ class LayerwiseProblem:
     errors: Mapping[str, Mapping[LayerChoice, float]] | None = None
     unit: str = "bytes"
     paths: Mapping[str, Sequence[str]] | None = None
+    whole: Callable[[Mapping[str, LayerChoice]], float] | None = None
 
     @cached_property
     def choices(self) -> list[LayerChoice]:
@@ -97,12 +100,12 @@ class LayerwiseProblem:
     @property
     def smallest(self) -> float:
         """What a file takes at least."""
-        return self.fixed + sum(min(own.values()) for own in self.costs.values())
+        return self.cost_of({name: min(own, key=own.__getitem__) for name, own in self.costs.items()})
 
     @property
     def largest(self) -> float:
         """What a file takes at most."""
-        return self.fixed + sum(max(own.values()) for own in self.costs.values())
+        return self.cost_of({name: max(own, key=own.__getitem__) for name, own in self.costs.items()})
 
     def point(self, chosen: Mapping[str, LayerChoice]) -> dict[str, float]:
         """Return the point of the space with these choices of the layers."""
@@ -118,7 +121,13 @@ class LayerwiseProblem:
 
     def cost(self, point: Point) -> float:
         """Return what the file of a point takes, by the costs."""
-        return self.fixed + sum(self.costs[name][choice] for name, choice in self.chosen(point).items())
+        return self.cost_of(self.chosen(point))
+
+    def cost_of(self, chosen: Mapping[str, LayerChoice]) -> float:
+        """Return what the file with these choices of all layers takes."""
+        if self.whole is not None:
+            return self.whole(chosen)
+        return self.fixed + sum(self.costs[name][choice] for name, choice in chosen.items())
 
     def shares(self, choice: LayerChoice) -> NDArray[np.float32]:
         """Return where a choice lies in each dimension: 0 for what takes least, 1 for what takes most."""

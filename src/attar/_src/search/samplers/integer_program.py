@@ -17,6 +17,8 @@ from attar._src.train.seeds import derive_seed
 
 #: Below a cost that held, the next while none has failed; and how near the two come before errors are drawn.
 _STEP, _NEAR = 0.75, 1.01
+#: Programs that are solved at most for one cost, where costs of layers do not add up.
+_CORRECTIONS = 8
 #: Draws before a point that was tried is given again.
 _DRAWS = 20
 
@@ -98,7 +100,14 @@ class _Programs(Sampler):
             }
             for name, own in problem.errors.items()
         }
-        found = by_name(errors, problem.costs, most - problem.fixed)
-        if found is None:
-            found = {name: min(own, key=own.__getitem__) for name, own in problem.costs.items()}
-        return problem.point(found)
+        room = most - problem.fixed
+        for _ in range(_CORRECTIONS):
+            found = by_name(errors, problem.costs, room)
+            if found is None:
+                break
+            beyond = problem.cost_of(found) - most
+            if problem.whole is None or beyond <= 0:
+                return problem.point(found)
+            # Costs that do not add up: the next program has as much less room as this one took too much.
+            room -= 1.05 * beyond
+        return problem.point({name: min(own, key=own.__getitem__) for name, own in problem.costs.items()})

@@ -9,6 +9,8 @@ from pathlib import Path
 import filelock
 
 from attar._src.core.errors import AttarWarning, SpecError
+from attar._src.methods.prune.channels.stage import PruneChannels
+from attar._src.model.dependencies.check import find_removable
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
 from attar._src.recipe.recipe import Recipe
@@ -103,8 +105,9 @@ def make_reference(
     return SearchReference(name, model, recipe, outcome, path)
 
 
-def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:
-    """Return the layers of a model that have weights, in order.
+def layers_of(prepared: Preparation, recipe: Recipe, model: str, stage: int) -> list[str]:
+    """Return the layers of a model that a stage may name, in order: those with weights, or the first of each group of
+    channels that can be removed.
 
     Raises:
         SpecError: the model is a file.
@@ -112,5 +115,9 @@ def layers_of(prepared: Preparation, recipe: Recipe, model: str) -> list[str]:
     _, runs = prepared.dry_runs(recipe, Journal.unwritten())
     if model not in runs:
         raise SpecError(f"recipe.models.{model}: a file has no layers to choose for; remove each: layer")
+    pruning, module = recipe.models[model].stages[stage], prepared.sources[model].module
+    if isinstance(pruning, PruneChannels) and module is not None:
+        found = find_removable(module, runs[model].captured).found
+        return [name for name, each in found.named_groups.items() if not any(map(each.matches, pruning.exclude))]
     weights = CompressedModel.of(runs[model].traced).weights()
     return [*dict.fromkeys(name.rpartition(".")[0] or name for name in weights)]

@@ -92,8 +92,8 @@ class HoledRecipe:
         """Whether a hole stands for one of each layer."""
         return has_layer_holes(self.tree)
 
-    def with_layers(self, layers: Callable[[str], Sequence[str]]) -> HoledRecipe:
-        """Return the recipe with holes of their own for layers; ``layers`` gives those of a model."""
+    def with_layers(self, layers: Callable[[str, int], Sequence[str]]) -> HoledRecipe:
+        """Return the recipe with holes of their own for layers; ``layers`` gives those of a model for a stage."""
         return replace(self, tree=with_layer_holes(self.tree, layers))
 
     def counted(self, point: Point) -> dict[str, Any]:

@@ -20,6 +20,8 @@ class ChannelPruning(Spec):
 
     Attributes:
         channels: share of the units to remove.
+        overrides: glob of layers or weights -> share of the units of each group that has one of them, the last that
+            matches counts; without ``channels`` other groups stay.
         macs: share of the multiplications to remove, instead of ``channels``.
         max_bytes: bytes that the file in floating point may have, instead of either.
         score: name of the score.
@@ -34,6 +36,7 @@ class ChannelPruning(Spec):
     """
 
     channels: PartShare | None = None
+    overrides: dict[str, SomeShare] = {}
     macs: PartShare | None = None
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     score: str = "l2"
@@ -45,8 +48,13 @@ class ChannelPruning(Spec):
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
-        if sum(each is not None for each in (self.channels, self.macs, self.max_bytes)) != 1:
-            raise ValueError("give one of the three: channels, macs or max_bytes")
+        amounts = sum(each is not None for each in (self.channels, self.macs, self.max_bytes))
+        if amounts > 1 or not (amounts or self.overrides):
+            raise ValueError("give one of the three: channels, macs or max_bytes; or overrides")
+        if self.overrides and (self.macs is not None or self.max_bytes is not None or self.chosen_scope != "layer"):
+            raise ValueError(
+                "overrides are shares of each group: give channels beside them, or nothing, and scope layer"
+            )
         if self.sensitivity is not None and self.chosen_scope != "sensitivity":
             raise ValueError(f"a table of sensitivities is for scope sensitivity, and {self.scope} came; leave one out")
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -17,6 +16,7 @@ from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.pruned_module import PrunedModule
 from attar._src.model.capture import CapturedModel
 from attar._src.model.dependencies.check import Removable, find_removable
+from attar._src.model.dependencies.find import matches_layer
 from attar._src.work.compressed_model import FileInfo
 
 _NO_INFO = FileInfo()
@@ -78,7 +78,7 @@ def _without(removable: Removable, globs: Sequence[str]) -> Removable:
     names = {weight for group in found.groups for weight in group.weights} | set(found.excluded)
     reasons: dict[str, str] = {}
     for glob in globs:
-        matching = {name for name in names if fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob)}
+        matching = {name for name in names if matches_layer(name, glob)}
         if not matching:
             raise UnknownName("layer", glob, {name.rpartition(".")[0] or name for name in names})
         hit = [group.name for group in found.groups if not matching.isdisjoint(group.weights)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from attar._src.artifact.packing import AUTO
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import ModelError, SpecError
+from attar._src.core.errors import ModelError, SpecError, UnknownName
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.prune.channels.allocation import ChannelAllocation
@@ -28,7 +28,7 @@ from attar._src.methods.prune.channels.sensitivities import (
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.check import Removable, settle
-from attar._src.model.dependencies.find import Dependencies
+from attar._src.model.dependencies.find import Dependencies, matches_layer
 from attar._src.model.dependencies.record import recorded_removals, remove_and_record
 from attar._src.model.programs import state_of
 from attar._src.model.trace import deploy_graph
@@ -120,6 +120,9 @@ class RankedChannels:
         """
         if pruning.max_bytes is not None:
             return self._in_bytes(pruning, pruning.max_bytes)
+        if pruning.overrides:
+            self.demand_groups(pruning.overrides)
+            return self._removed(lambda found: self.units_by_group(found, pruning))
         costs, chooser = self.costs, self.chooser(pruning)
         if pruning.macs is not None:
             return self._without(chooser, costs.macs, (1 - pruning.macs) * costs.macs(()), f"macs={pruning.macs:g}")
@@ -130,6 +133,30 @@ class RankedChannels:
         share = pruning.channels
         return self._removed(lambda found: chooser.of_share(found, share))
 
+    def units_by_group(self, found: Dependencies, pruning: ChannelPruning) -> frozenset[int]:
+        """Return the units that ``channels`` and ``overrides`` remove, each group with a share of its own."""
+        choice = ChannelChoice(self.scores, "layer", pruning.round_to, pruning.least)
+        shares = {group.name: pruning.channels or 0.0 for group in found.groups}
+        for glob, share in pruning.overrides.items():
+            shares |= {group.name: share for group in found.groups if group.matches(glob)}
+        return frozenset[int]().union(*(choice.of_group(found, each, shares[each.name]) for each in found.groups))
+
+    def demand_groups(self, globs: Iterable[str]) -> None:
+        """Check that every glob matches a layer whose channels can be removed.
+
+        Raises:
+            UnknownName: one does not.
+            SpecError: it matches only layers whose channels stay; the message has the reason.
+        """
+        found = self.removable.found
+        for glob in globs:
+            if any(group.matches(glob) for group in found.groups):
+                continue
+            kept = next((why for name, why in found.excluded.items() if matches_layer(name, glob)), None)
+            if kept is not None:
+                raise SpecError(f"overrides {glob!r}: no channels of it can be removed: {kept}")
+            raise UnknownName("layer", glob, [name.rpartition(".")[0] or name for name in found.widths()])
+
     def _in_bytes(self, pruning: ChannelPruning, most: int) -> PrunedModule:
         """Return the module whose file has at most so many bytes; what one takes beside its elements corrects the next.
 
@@ -137,12 +164,12 @@ class RankedChannels:
             SpecError: no file is so small; the message has the nearest that is.
         """
         chooser, elements = self.chooser(pruning), self.costs.elements
-        fixed = float(self._file_bytes(self.module) - FLOAT_BYTES * elements(()))
+        fixed = float(len(self.packed(self.module)) - FLOAT_BYTES * elements(()))
         least, size = chooser.lowest_cost(self.removable.found, elements), 0
         for tried in range(_FILES):
             aim = (most - fixed) / FLOAT_BYTES if tried < _FILES - 1 else least
             made = self._without(chooser, elements, max(aim, least), f"max_bytes={most}")
-            size = self._file_bytes(made.module)
+            size = len(self.packed(made.module))
             if size <= most:
                 return made
             if aim <= least:
@@ -155,11 +182,12 @@ class RankedChannels:
             f"max_bytes={size}, or quantize the pruned module"
         )
 
-    def _file_bytes(self, module: nn.Module) -> int:
+    def packed(self, module: nn.Module) -> bytes:
+        """Return the file in floating point of the module with less in it."""
         given = self.captured
         again = capture(module, given.example, names=given.names, dynamic=given.axes, train=False)
         model = CompressedModel.of(deploy_graph(module, again), record=recorded_removals(module))
-        return len(pack(model.contents(self.use), coder=AUTO))
+        return pack(model.contents(self.use), coder=AUTO)
 
     def _without(
         self, chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str

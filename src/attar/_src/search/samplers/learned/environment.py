@@ -92,9 +92,7 @@ class LayerByLayer(gymnasium.Env[Floats32, Floats32]):
         for _ in range(_HALVINGS if low < high else 0):
             middle = (low + high) / 2
             low, high = (middle, high) if self._cost(actions + middle) <= budget else (low, middle)
-        places = self._nearest(actions + low)
-        names = [each.name for each in self.problem.layers]
-        return self.problem.point(dict(zip(names, (self.problem.choices[i] for i in places), strict=True)))
+        return self.problem.point(self._chosen(actions + low))
 
     def trajectory(self, point: Point, budget: float) -> tuple[Floats32, Floats32]:
         """Return observations ``(layers, ...)`` and actions ``(layers, dimensions)`` of an episode with this point."""
@@ -107,7 +105,12 @@ class LayerByLayer(gymnasium.Env[Floats32, Floats32]):
         return np.stack(seen), actions.astype(np.float32)
 
     def _cost(self, actions: Floats32) -> float:
-        return self.problem.fixed + float(self._costs[np.arange(len(actions)), self._nearest(actions)].sum())
+        return self.problem.cost_of(self._chosen(actions))
+
+    def _chosen(self, actions: Floats32) -> dict[str, LayerChoice]:
+        """Return the choice of each layer that is nearest to its action."""
+        names = [each.name for each in self.problem.layers]
+        return dict(zip(names, (self.problem.choices[i] for i in self._nearest(actions)), strict=True))
 
     def _nearest(self, actions: Floats32) -> NDArray[np.int64]:
         """Return the place of the choice of each layer that is nearest to its action."""
