@@ -22,8 +22,9 @@ study-small: $(READY)  ## the methods of studies/polino2018 on a few images of C
 	rm -rf runs/polino2018-small
 	$(BIN)/attar run studies/polino2018/small.yaml --out runs/polino2018-small
 
+# Tests start processes by the dozen: they read the bytecode that the first has left, also where it is not wanted else.
 test: $(READY)  ## every test, in parallel
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, strict types, layer contracts
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures of every suite."""
 
+import collections.abc
 import os
 import signal
 from collections import defaultdict
@@ -35,7 +36,9 @@ def untimed():
     Whether integers pay is measured and not warned of: a busy machine would fail a test that saves a file. No test
     reads latencies closely: all are timed for a few rounds, whatever time they may take. ``torch.onnx.export`` lists
     PyTorch's composite operators twice at every call, 0.1 s of the 0.6 s that a small network takes to quantize: they
-    are listed once here, and again where a test has added an operator.
+    are listed once here, and again where a test has added an operator. For each of them and each of 21 kinds of device
+    ``torch.export`` registers a function and evaluates its annotations, a sixth of an export: here for processors and
+    graphics cards alone, and each type is made once.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(speed, "WORTH_MS", float("inf"))
@@ -43,6 +46,10 @@ def untimed():
         patched.setattr(latency, "TIMED_ROUNDS", (5, 20))
         for module in (decomp_utils, exported_program):
             patched.setattr(module, "_collect_all_valid_cia_ops", _composite_operators)
+        for name in ("_BACKEND_KEYS_TO_OVERRIDE", "_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE"):
+            keys = [each for each in getattr(exported_program, name) if each.name.endswith(("CPU", "CUDA", "Meta"))]
+            patched.setattr(exported_program, name, keys)
+        patched.setattr(collections.abc.Callable, "__class_getitem__", _callable_type)
         yield
 
 
@@ -51,6 +58,19 @@ _OPERATORS = defaultdict(decomp_utils._collect_all_valid_cia_ops)
 
 def _composite_operators():
     return _OPERATORS[len(torch._C._dispatch_get_all_op_names())]
+
+
+_CALLABLE = collections.abc.Callable.__class_getitem__
+_callable_types = {}
+
+
+def _callable_type(parameters):
+    try:
+        return _callable_types[parameters]
+    except TypeError:  # a list of types is no key
+        return _CALLABLE(parameters)
+    except KeyError:
+        return _callable_types.setdefault(parameters, _CALLABLE(parameters))
 
 
 @pytest.fixture

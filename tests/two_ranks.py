@@ -1,20 +1,17 @@
 """Two processes on one machine, for tests of ranks.
 
-What they need is imported once, before they are made: that takes longer than what they do.
+Both are forked from one that has what they need: importing takes longer than what they do.
 """
 
 import importlib
 import json
-import os
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.forked import Forked
 
 
 def said_by_both(function, folder, *, first=""):
@@ -25,15 +22,13 @@ def said_by_both(function, folder, *, first=""):
         folder: what the ranks may write to.
         first: ``module:name`` of a function that is called before there are two, to make once what both need.
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "tests.two_ranks", function, str(folder), first]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, _, errors = Forked(_launch, (function, folder, first), folder).ended()
+    assert code == 0, errors[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-def main(function, folder, first):
-    """Run a function on two ranks."""
+def _launch(function, folder, first):
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     called = _named(function)
     if first:
@@ -54,7 +49,3 @@ def _on_rank(fabric, function, folder):
     # Together: a rank that leaves while the other still talks to it may end it with an abort.
     fabric.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

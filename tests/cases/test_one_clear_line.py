@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.forked import attar_command
 from tests.samples import conv_net
 
 import attar
@@ -85,7 +86,7 @@ def test_names_that_no_system_takes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 20_000, "a: " + "{a: " * 2_000, "- " * 2_000])
 def test_recipes_that_are_nested_too_deep_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
-    one_line(command("run", str(tmp_path / "recipe.yaml")), "is not YAML")
+    one_line(attar_command("run", str(tmp_path / "recipe.yaml"), folder=tmp_path).ended(), "is not YAML")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 20_000])

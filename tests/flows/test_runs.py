@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tests.forked import attar_command
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -89,14 +90,10 @@ def short(place):
     return done.report, files(done.folder)
 
 
-def arguments(out, *more, recipe="r.yaml"):
-    return [sys.executable, "-m", "attar", "run", recipe, "--out", str(out), *more]
-
-
-def command(place, out, *more, **options):
-    return subprocess.run(
-        arguments(out, *more), cwd=place, capture_output=True, text=True, check=False, timeout=250, **options
-    )
+def command(place, out, *more):
+    """Run the recipe as a user does, in a new process."""
+    line = [sys.executable, "-m", "attar", "run", "r.yaml", "--out", str(out), *more]
+    return subprocess.run(line, cwd=place, capture_output=True, text=True, check=False, timeout=250)
 
 
 def files(folder):
@@ -144,16 +141,16 @@ def test_the_recipe_as_run_gives_the_same_bytes_again(whole, place):
     assert again.page.is_file()
 
 
-def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(whole, place):
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(whole, place, tmp_path):
     draw = random.Random(7)
     rows = len((whole[0] / "journal.jsonl").read_text().splitlines())
     for progress in sorted(draw.sample(range(2, rows), 2)):
-        process = subprocess.Popen(arguments("killed", "--resume"), cwd=place, stdout=subprocess.DEVNULL)
-        while process.poll() is None and _rows(place / "killed") < progress:
+        forked = attar_command("run", "r.yaml", "--out", "killed", "--resume", folder=tmp_path, cwd=place)
+        while forked.running and _rows(place / "killed") < progress:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        forked.process.kill()
+        assert forked.ended()[0] == -signal.SIGKILL
     run(read_recipe(place / "r.yaml"), place / "killed", resume=True)
     assert files(place / "killed") == files(whole[0])
     told = [
@@ -176,14 +173,14 @@ def _rows(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_an_interrupted_run_says_how_to_go_on(place, short):
+def test_an_interrupted_run_says_how_to_go_on(place, short, tmp_path):
     out = place / "interrupted"
-    process = subprocess.Popen(arguments(out, "--set", SHORT[0]), cwd=place, stderr=subprocess.PIPE, text=True)
+    forked = attar_command("run", "r.yaml", "--out", str(out), "--set", SHORT[0], folder=tmp_path, cwd=place)
     while _rows(out) < 3:
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 130, errors
+    forked.interrupt()
+    code, _, errors = forked.ended()
+    assert code == 130, errors
     assert f"resume with: attar run r.yaml --out {out} --set" in errors
     assert "--resume" in errors
     assert "Traceback" not in errors
@@ -478,18 +475,18 @@ def test_what_is_left_open_is_decided_once(place):
     assert sum(row["event"] == "decided" and row["what"] == "training" for row in _journal(done.folder)) == 1
 
 
-def _small_disk():
-    # A file may not grow beyond this: what a full disk says, as a whole process sees it.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+#: A file may not grow beyond this: what a full disk says, as a whole process sees it.
+SMALL_DISK = [(resource.RLIMIT_FSIZE, 3000)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are POSIX")
-def test_a_full_disk_is_said_so_and_the_run_goes_on_later(place, short):
+def test_a_full_disk_is_said_so_and_the_run_goes_on_later(place, short, tmp_path):
     out = place / "full"
-    done = command(place, out, "--set", SHORT[0], preexec_fn=_small_disk)
-    assert done.returncode == 1
-    assert "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    given = ("run", "r.yaml", "--out", str(out), "--set", SHORT[0])
+    code, _, errors = attar_command(*given, folder=tmp_path, cwd=place, limits=SMALL_DISK).ended()
+    assert code == 1, errors
+    assert "cannot be written" in errors
+    assert "Traceback" not in errors
     resumed = run(read_recipe(place / "r.yaml", SHORT), out, resume=True)
     assert files(resumed.folder) == short[1]
 

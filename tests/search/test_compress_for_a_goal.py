@@ -28,7 +28,7 @@ def trained():
     digits = load_digits()
     x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
     torch.manual_seed(0)
-    net = load_object(f"{DIGITS}:DigitNet")(width=8)
+    net = load_object(f"{DIGITS}:DigitNet")(width=6)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(60):
         rows = torch.randint(1000, (100,))
@@ -127,16 +127,16 @@ def _next(goal, files, *more, most):
 def test_what_cannot_be_had_ends_with_the_nearest(trained, tmp_path, monkeypatch):
     net, data, validation = trained
     monkeypatch.setattr(plan, "RECONSTRUCT", QUICK)
-    result = attar.compress(net, data, tmp_path / "s", max_bytes=900, validation=validation)
+    result = attar.compress(net, data, tmp_path / "s", max_bytes=400, validation=validation)
     assert not result.met
     assert result.best.file_bytes == min(each.file_bytes for each in result.files)
-    assert any("no file of 900 bytes" in why for why in result.failed.values())
+    assert any("no file of 400 bytes" in why for why in result.failed.values())
 
 
 def test_the_command(trained, tmp_path, capsys):
     weights = tmp_path / "w.safetensors"
     safetensors.torch.save_file(trained[0].state_dict(), weights)
-    given = ["compress", f"{DIGITS}:DigitNet", "--arg", "width=8", "-d", "digits", "-w", str(weights)]
+    given = ["compress", f"{DIGITS}:DigitNet", "--arg", "width=6", "-d", "digits", "-w", str(weights)]
     given += ["--examples", "64", "--validation", "200", "-o", str(tmp_path / "s")]
     assert main(given) == 2
     assert "--max-drop 0.5" in capsys.readouterr().err

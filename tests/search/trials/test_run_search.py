@@ -7,18 +7,19 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
 import optuna
 import pytest
+import torch
+from safetensors.torch import save_file
 from tests.search.trials.small import NETS
 
 import attar
 from attar._src.cli import main
 from attar._src.core.errors import AttarError, SpecError
+from attar._src.core.registry import load_object
 from attar._src.search.search_folder import STORAGE, SearchFolder
 from attar._src.search.trials.claims import Claims
 
@@ -40,15 +41,14 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searches")
     (folder / "nets.py").write_text(NETS)
     (folder / "r.yaml").write_text(RECIPE)
-    code = (
-        "import torch, nets; from safetensors.torch import save_file; net = nets.net(); x, y = nets.sets('train')\n"
-        "step = torch.optim.Adam(net.parameters(), 0.02)\n"
-        "for _ in range(60):\n"
-        "    loss = torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y))\n"
-        "    step.zero_grad(); loss.backward(); step.step()\n"
-        "save_file(net.state_dict(), 'net.safetensors')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    net, sets = (load_object(f"{folder / 'nets.py'}:{name}") for name in ("net", "sets"))
+    net, (x, y) = net(), map(torch.from_numpy, sets("train"))
+    optimizer = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    save_file(net.state_dict(), folder / "net.safetensors")
     return folder
 
 
