@@ -14,7 +14,7 @@ from brevitas.nn import QuantConv2d, QuantLinear
 from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, Int8WeightPerChannelFloatMSE
 from torch import nn
 
-from row import Asked, Batches, Unable
+from row import Asked, Batches, Unable, no_recurrent
 
 
 def learned(module: nn.Module, _inputs: torch.Tensor) -> nn.Module:
@@ -35,6 +35,7 @@ def learned(module: nn.Module, _inputs: torch.Tensor) -> nn.Module:
 
 def gptq(net: nn.Module, batches: Batches, asked: Asked) -> nn.Module:
     """Return what Brevitas makes: batch-norms folded, scales a channel by squared error, GPTQ, bias correction."""
+    no_recurrent(net)
     made = _rounded(net, batches, asked)
     with torch.no_grad(), gptq_mode(made, act_order=True, create_weight_orig=False) as solver:
         for _ in range(solver.num_layers):

@@ -21,7 +21,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 from torchao.quantization.quant_api import Int8DynamicActivationIntxWeightConfig
 
-from row import Asked, Batches, Unable, only_linear
+from row import Asked, Batches, Unable, no_recurrent, only_linear
 
 _LIMIT = 7  # of 4 bits, without the most negative code
 _PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
@@ -68,7 +68,7 @@ def pt2e(net: nn.Module, batches: Batches, asked: Asked) -> nn.Module:
     """Return what torchao's PT2E makes: weights by their largest, activations by histograms (least squared error)."""
     if asked.dynamic:
         raise Unable("PT2E's dynamic quantizer is for linear layers alone: see quantize_")
-
+    no_recurrent(net)
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in batches[0])
     program = torch.export.export(net.eval(), batches[0], dynamic_shapes=shapes).module(check_guards=False)
     prepared = prepare_pt2e(program, _Asked(asked))

@@ -45,12 +45,14 @@ from attar._src.measure.runner import open_runner
 from attar._src.runtime.lower import lower
 from row import Asked, Batches, Unable
 from runtime import machine
-from trained import TASKS, Task, resnet
+from trained import TASKS, Task, characters, resnet
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "quantization.json"
 BATCH = 64
 IMAGES = 1024
+#: Pieces of 200 characters that calibrate.
+PIECES = 640
 NNC = "NNC"
 STEPS = (-32, -28, -24, -22, -20, -18, -16)
 
@@ -73,6 +75,8 @@ ROUNDED_AGAIN: dict[str, Any] = {
     "lr": 1e-3,
     "augment": ("crop", "flip", "cutmix"),
 }
+#: As in studies/post-training: zero points where weights alone are rounded, and training of the whole network.
+SEQUENCES: dict[str, Any] = {"steps": 0, "network_steps": 200, "lr": 0.004, "batch": 32}
 #: Attar's kinds -> options of ``attar.quantize``.
 OURS: dict[str, dict[str, Any]] = {
     "Attar gptq": {"scales": "gptq"},
@@ -100,6 +104,8 @@ def task_of(network: str, seed: int) -> Task:
     """Return a network and its test; a ResNet with 1,024 training images of the seed for calibration."""
     if network.startswith("ResNet"):
         return resnet(network.replace("-", "").lower(), IMAGES, seed)
+    if network == "character GRU":
+        return characters(PIECES)
     return TASKS[network]()
 
 
@@ -135,6 +141,8 @@ def _ours(task: Task, asked: Asked, by: str, folder: Path) -> tuple[Run, int]:
     options: dict[str, Any] = {"bits": asked.bits, **OURS[by], **task.options}
     if asked.bits < 8:
         options["overrides"] = {f"{name}.weight": 8 for name in asked.ends}
+    if asked.activations is None and not any(each.ndim == 4 for each in task.calibration.values()):
+        options |= {"symmetric": False} | ({"reconstruct": SEQUENCES} if "reconstruct" in options else {})
     if asked.activations is not None:
         options |= {"activations": "dynamic" if asked.dynamic else asked.activations, "observer": "mse"}
         if asked.activations < 8:

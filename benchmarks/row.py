@@ -30,6 +30,13 @@ class Asked:
     ends: tuple[str, ...] = ()
 
 
+def no_recurrent(net: nn.Module) -> None:
+    """Refuse a network with layers that a tool for convolutions and linear layers would leave as they are."""
+    other = [name for name, each in net.named_modules() if isinstance(each, nn.GRU | nn.LSTM)]
+    if other:
+        raise Unable(f"it rounds convolutions and linear layers and would leave {other[0]}")
+
+
 def only_linear(net: nn.Module) -> None:
     """Refuse a network with layers that a tool for linear layers would leave as they are."""
     other = [name for name, each in net.named_modules() if isinstance(each, nn.Conv2d | nn.GRU | nn.LSTM)]

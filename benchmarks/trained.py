@@ -107,7 +107,7 @@ class CharacterGru(nn.Module):
         return made
 
 
-def characters() -> Task:
+def characters(calibrated: int = CALIBRATED) -> Task:
     """Return a GRU that writes Shakespeare, and the last tenth of tinyshakespeare in pieces of 200 characters."""
     net = CharacterGru()
     net.load_state_dict(read_state(_data() / "weights" / "char_gru_2x200.npz", net))
@@ -115,7 +115,7 @@ def characters() -> Task:
     codes = np.array([string.printable.index(each) for each in text], np.int64)
     pieces = codes[: len(codes) // 201 * 201].reshape(-1, 201)
     test = pieces[-len(pieces) // 10 :]
-    return _language(net, "characters", pieces[:CALIBRATED], test, "bits per character")
+    return _language(net, "characters", pieces[:calibrated], test, "bits per character")
 
 
 class Llama(nn.Module):
