@@ -95,12 +95,16 @@ class SearchedModule:
         class_axis: int | None = None,
         licence: str | None = None,
         limits: Limits | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> SearchedModule:
         """Run, trace and deploy a module untouched; arguments as of ``attar.compress``, for which ``who`` asks.
+
+        ``say`` is called with a line on each part that takes long.
 
         Raises:
             DataError, ModelError, ParityError: as ``attar.quantize``.
         """
+        say("reading examples; running and exporting the module, and checking that a file computes the same")
         module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
         use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
         example, axes, inputs = example_of(inputs, dynamic)
@@ -120,6 +124,7 @@ class SearchedModule:
         dry_run = check_deployable(module, traced, use, inputs, limits=limits)
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
         known = Labelled(compared.metric, compared.layout, compared.given, task, bool(use.class_names))
+        say(f"running the module on {plural(held.examples, 'validation example')}, which judge")
         judge = Judge.of(traced.graph, held, output, known)
         judge.demand_direction()
         return cls(module, captured, traced, use, inputs, dry_run, compared, held, judge, limits, metric)
