@@ -1,18 +1,23 @@
 """What judges outputs: faults guarded are a ruined network that passes, and a slow metric called for nothing."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import attar
 from attar._src.core.errors import DataError
 from attar._src.measure.chance import Chance
-from attar._src.measure.class_layout import FROM_SHAPES
+from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.metric import find
 from attar._src.measure.metric_change import metric_change
 from attar._src.methods.allocate.judge import Judge, Labelled
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.context import JudgedExamples
 
 
 class Counted:
@@ -105,3 +110,15 @@ def test_values_may_lose_half_of_their_variance():
 def test_a_metric_without_a_number_is_ruined():
     judge, scores = judged(None)
     assert judge.ruins(replace(judge.judge([scores]), metric=None))
+
+
+def test_what_is_known_of_outputs_is_put_together_in_one_place():
+    """Guards against a judge that forgets the class axis, or the metric, that the user gave."""
+    source = Path(attar.__file__).parent
+    made = {path.name for path in source.rglob("*.py") if re.search(r"(?<!class )\bLabelled\(", path.read_text())}
+    assert made == {"judge.py"}
+    known = JudgedExamples(None, find("accuracy"), ClassLayout(axis=2, ignore_index=7), given=True)
+    labelled = Labelled.of(known, FileInfo(task="segmentation", class_names=("a", "b")))
+    assert (labelled.metric, labelled.layout, labelled.given) == (known.metric, known.layout, True)
+    assert (labelled.task, labelled.classes) == ("segmentation", True)
+    assert Labelled.of(known, None).task is None

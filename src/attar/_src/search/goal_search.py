@@ -254,6 +254,7 @@ class GoalSearch:
             ended,
             dict(self.failed),
             tuple(self.skipped),
+            self.maker.held.examples,
         )
 
 

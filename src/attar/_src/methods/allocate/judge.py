@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from attar._src.measure.metric_change import (
 from attar._src.model.interface import main_output
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
-from attar._src.work.context import JudgedExamples
 
 Outputs = NDArray[Any]
 #: Share of what the reference knows beyond a constant answer that a network must keep not to be ruined.
@@ -56,6 +55,22 @@ class OutputError:
     metric: float | None = None
 
 
+class KnownOutputs(Protocol):
+    """What examples tell of the right outputs: ``JudgedExamples`` of a stage, ``ComparedExamples`` of a file."""
+
+    @property
+    def metric(self) -> tuple[str, Metric] | None:
+        """Its name and function; None for the usual one of such outputs and targets."""
+
+    @property
+    def layout(self) -> ClassLayout:
+        """Class axis of the main output, and target that is not counted."""
+
+    @property
+    def given(self) -> bool:
+        """Whether the user gave the labels."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """What is known of the right outputs.
@@ -75,8 +90,8 @@ class Labelled:
     classes: bool = False
 
     @classmethod
-    def of(cls, known: JudgedExamples, use: FileInfo | None) -> Labelled:
-        """Return what a stage knows of the right outputs: by its examples, and by what the file tells its user."""
+    def of(cls, known: KnownOutputs, use: FileInfo | None) -> Labelled:
+        """Return what is known of the right outputs: by the examples, and by what the file tells its user."""
         use = use or FileInfo()
         return cls(known.metric, known.layout, known.given, use.task, bool(use.class_names))
 

@@ -18,6 +18,7 @@ from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Choose, Space
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.context import JudgedExamples
 
 #: Calibration examples on which each layer is measured alone.
 _MEASURED = 64
@@ -74,7 +75,7 @@ def _problem(space: Space, first: Recipe, prepared: Preparation, sampler: str, *
         bits=[int(each) for each in hole.values],
         sparsities=(0.0,),
         measured=inputs.first(_MEASURED, cut=runs[model].traced.any_batch),
-        labelled=Labelled(task=use.task, classes=bool(use.class_names)),
+        labelled=Labelled.of(JudgedExamples(None, prepared.metric, first.class_layout, given=True), use),
     )
     problem = in_milliseconds(solved, inputs) if timed else solved.problem
     return replace(problem, paths={name: (path,) for name, path in weights.items()})
