@@ -77,15 +77,16 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
     return asked
 
 
-def scoring_words(asked: Asked, examples: int) -> str:
-    """Return what is scored, and by what, in words."""
+def parts_in_words(asked: Asked, max_ms: float | None, examples: int) -> list[str]:
+    """Return what is scored, and by what; then what takes long, if anything does, and what becomes of the module."""
     what = "weights"
     if not isinstance(asked, WeightPruning):
         what = "layers" if isinstance(asked, LayerPruning) else "channels and what goes with them"
-    return f"scoring {what} by {asked.score}, on {plural(examples, 'example')} where it reads any"
+    scored = f"scoring {what} by {asked.score}, on {plural(examples, 'example')} where it reads any"
+    return [scored, *filter(None, [_long_step(asked, max_ms)])]
 
 
-def long_step(asked: Asked, max_ms: float | None) -> str:
+def _long_step(asked: Asked, max_ms: float | None) -> str:
     """Return what takes long, and what becomes of the module by it, in a sentence; empty if nothing does."""
     if max_ms is not None:
         what = "layers" if isinstance(asked, LayerPruning) else "channels"

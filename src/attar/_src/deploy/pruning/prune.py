@@ -23,7 +23,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.pruning.accuracy import loss_by_pruning
-from attar._src.deploy.pruning.asked import asked_pruning, long_step, scoring_words
+from attar._src.deploy.pruning.asked import asked_pruning, parts_in_words
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
@@ -290,18 +290,16 @@ def prune(
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
     example, axes, inputs = example_of(inputs, dynamic)
-    layout = ClassLayout(class_axis, ignore_index)
-    compared = labelled_examples(inputs, labels, metric, layout)
+    compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
-    say(scoring_words(asked, inputs.examples))
-    if long := long_step(asked, max_ms):
-        say(long)
+    for line in parts_in_words(asked, max_ms, inputs.examples):
+        say(line)
     batches = partial(_batches, inputs, compared)
 
     def gradients() -> PartGradients:
-        return part_gradients(captured, track([*batches()], "gradients of the examples"), layout)
+        return part_gradients(captured, track([*batches()], "gradients of the examples"), compared.layout)
 
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
     labelled = Labelled.of(compared, use)
@@ -310,7 +308,7 @@ def prune(
             module, captured, asked, compared.with_targets(), gradients, seed=seed, use=use, labelled=labelled
         )
     elif isinstance(asked, LayerPruning):
-        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=compared.layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
         ranked = rank_channels(
