@@ -73,6 +73,20 @@ def _on_allof(root, part, told, value, path):
         yield from _faults(root, each, value, path)
 
 
+def _on_if(root, part, told, value, path):
+    branch = "else" if [*_faults(root, told, value, path)] else "then"
+    if branch in part:
+        yield from _faults(root, part[branch], value, path)
+
+
+def _on_then(root, part, told, value, path):
+    assert "if" in part
+    yield from ()
+
+
+_on_else = _on_then
+
+
 def _on_not(root, part, told, value, path):
     if not [*_faults(root, told, value, path)]:
         yield f"{path}: {value!r} is excluded"

@@ -36,7 +36,9 @@ def words(command):
         ("quantize", "activations='dynamic' and overrides={'conv1': 8}", "--activations dynamic and --set conv1=8"),
         ("quantize", "activations=None is faster", "no --activations is faster"),
         ("quantize", "minutes=5 and best=True", "--minutes 5 and --best"),
-        ("prune", "max_ms tells how much; leave out round_to", "--max-ms tells how much; leave out --round-to"),
+        ("prune", "max_ms= tells how much; leave out round_to=", "--max-ms tells how much; leave out --round-to"),
+        ("prune", "takes batch=4, dynamic=(); export it", "takes --fixed-batch 4; export it"),
+        ("compress", "augment='flop': no such", "--augment flop: no such"),
     ],
 )
 def test_arguments_become_options(command, said, wanted):
@@ -51,6 +53,11 @@ def test_arguments_become_options(command, said, wanted):
         "called with split='train', dynamic=() and data=(x, y)",
         "equal_predictions=0.9",
         "a max-bytes bytes drop train",
+        # A folder of the user, and fields of a recipe.
+        "max_bytes has a search already; name another folder",
+        "max_bytes/compare.json, ../max_bytes",
+        "max_bytes: 9000, and in {max_drop: 0.5}, or max_ms",
+        "recipe.models.net.stages.0.max_bytes: no number",
     ],
 )
 def test_other_words_stay(said):
@@ -95,9 +102,20 @@ def test_all_that_is_printed_is_translated(capsys):
 def test_errors_and_warnings_of_a_command_are_translated(capsys, tmp_path, monkeypatch):
     given = [f"{DIGITS}:DigitNet", "--arg", "width=4", "-d", "digits"]
     assert main(["prune", *given, "--max-ms", "0", "-o", str(tmp_path / "m.attar")]) == 1
-    assert "--max-ms: give a time above 0" in capsys.readouterr().err
+    assert "--max-ms 0: give a time above 0" in capsys.readouterr().err
     assert main(["compress", *given, "--max-drop", "-1", "-o", str(tmp_path / "s")]) == 1
     assert "--max-drop: Input should be" in capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    given_here = [*given, "--no-train", "--max-drop", "1"]
+    Path("max_bytes").mkdir()
+    Path("max_bytes", "journal.jsonl").write_text('{"event": "begin", "what": "search", "facts": {}}\n')
+    assert main(["compress", *given_here, "-o", "max_bytes"]) == 1
+    assert "max_bytes has a search already; go on with it (--resume)" in capsys.readouterr().err
+    assert main(["compress", *given, "--max-drop", "1", "--augment", "flop", "-o", "t"]) == 1
+    err = capsys.readouterr().err
+    assert "--augment flop: no augmentation named 'flop'; did you mean 'flip'" in err
+    assert "recipe." not in err
 
     def warned(*_, **__):
         warnings.warn("give more, or validation=", stacklevel=1)
@@ -111,7 +129,7 @@ def test_errors_and_warnings_of_a_command_are_translated(capsys, tmp_path, monke
 def test_messages_outside_of_the_command_line_name_arguments_alone():
     """Guards against ``(--resume, resume=True)``, of which the command line would say one thing twice."""
     room = Path(__file__).parents[2] / "src" / "attar" / "_src"
-    both = re.compile(r"\(--[a-z-]+, \w+=|=; --[a-z]|--[a-z-]+ \w+ \(\w+=")
+    both = re.compile(r"(?<!var)\(--[a-z-]+|=; --[a-z]|--[a-z-]+ \w+ \(\w+=")
     found = [
         f"{path.name}: {match[0]}"
         for path in room.rglob("*.py")

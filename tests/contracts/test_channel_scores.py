@@ -267,7 +267,7 @@ def test_what_cannot_be_asked_for(given):
         SpecError, match=r"macs=0\.9: without all that can be removed 0\.\d+ of it are left, and 0\.100 were asked for"
     ):
         pruned(given, macs=0.9, least=0.5)
-    with pytest.raises(UnknownName, match="no channel score named 'tailor'; did you mean 'taylor'"):
+    with pytest.raises(SpecError, match="no channel score named 'tailor'; did you mean 'taylor'"):
         pruned(given, channels=0.5, score="tailor")
     with pytest.raises(ModelError, match=r"no channel of Sequential can be removed: .*0\.weight: exclude has \*"):
         pruned(given, channels=0.5, exclude=("*",))

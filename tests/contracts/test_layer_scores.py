@@ -271,7 +271,7 @@ def test_what_cannot_be_asked_for(given):
         shorter(given, layers=1.5)
     with pytest.raises(UnknownName, match=r"no layer named 'first\.7'; did you mean"):
         shorter(given, layers=1, exclude=("first.7",))
-    with pytest.raises(UnknownName, match="no layer score named 'similar'; did you mean 'similarity'"):
+    with pytest.raises(SpecError, match="no layer score named 'similar'; did you mean 'similarity'"):
         shorter(given, layers=1, score="similar")
     module, captured, batches = given
     unlabelled = [Batch(each.inputs, None) for each in batches]

@@ -422,9 +422,9 @@ def residual():
 def test_options_of_channels_and_layers_exclude_each_other(residual):
     module, x = residual
     for options, said in (
-        ({"layers": 1, "channels": 0.5}, "layers is of unit='layer', and unit='channel' is pruned"),
-        ({"layers": 1, "unit": "channel"}, "layers is of unit='layer', and unit='channel' is pruned"),
-        ({"unit": "layer", "macs": 0.3, "round_to": 8}, "round_to is of unit='channel'"),
+        ({"layers": 1, "channels": 0.5}, "layers= is of unit='layer', and unit='channel' is pruned"),
+        ({"layers": 1, "unit": "channel"}, "layers= is of unit='layer', and unit='channel' is pruned"),
+        ({"unit": "layer", "macs": 0.3, "round_to": 8}, "round_to= is of unit='channel'"),
         ({"unit": "head", "macs": 0.3}, "; or channel, or layer"),
     ):
         with pytest.raises(SpecError, match=said):
@@ -457,7 +457,7 @@ def test_as_little_is_removed_as_a_time_allows(unit, residual, monkeypatch):
         SpecError, match=r"without all that can be removed it takes .* The nearest target is max_ms=0\.00"
     ):
         attar.prune(module, x, unit=unit, max_ms=1e-7)
-    with pytest.raises(SpecError, match="max_ms tells how much is removed; leave out macs"):
+    with pytest.raises(SpecError, match="max_ms= tells how much is removed; leave out macs="):
         attar.prune(module, x, unit=unit, macs=0.5, max_ms=1.0)
 
 

@@ -122,10 +122,14 @@ def test_what_is_left_out_is_told():
     [
         ({"unit": "2:5"}, ModelError, r"no weight of Sequential can be pruned: 0.weight: its 4 input channels are no"),
         ({"sparsity": 0.5, "exclude": ["*"]}, ModelError, "can be pruned: exclude has all"),
-        ({"sparsity": 0.5, "max_ms": 1.0}, SpecError, "max_ms tells how much is removed; leave out sparsity"),
-        ({"unit": "2:4", "max_ms": 1.0}, SpecError, "max_ms is of unit='channel' or 'layer', and unit='2:4' is pruned"),
-        ({"sparsity": 0.5, "channels": 0.5}, SpecError, "sparsity is of unit='weight', and unit='channel' is pruned"),
-        ({"unit": "2:4", "least": 0.5}, SpecError, "least is of unit='channel', and unit='2:4' is pruned"),
+        ({"sparsity": 0.5, "max_ms": 1.0}, SpecError, "max_ms= tells how much is removed; leave out sparsity="),
+        (
+            {"unit": "2:4", "max_ms": 1.0},
+            SpecError,
+            "max_ms= is of unit='channel' or 'layer', and unit='2:4'",
+        ),
+        ({"sparsity": 0.5, "channels": 0.5}, SpecError, "sparsity= is of unit='weight', and unit='channel' is pruned"),
+        ({"unit": "2:4", "least": 0.5}, SpecError, "least= is of unit='channel', and unit='2:4' is pruned"),
         ({"unit": "2:4", "sparsity": 0.5}, SpecError, "unit 2:4 prunes 0.5 of every weight"),
         ({"unit": "wight"}, SpecError, "unit 'wight': write weight, N:M .*; or channel, or layer"),
         ({"unit": "weight"}, SpecError, "sparsity is missing"),

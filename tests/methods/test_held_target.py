@@ -142,7 +142,7 @@ def test_what_a_file_tells_its_user_counts(trained, model):
 def test_a_drop_is_measured_on_examples_that_calibration_does_not_see(trained, model):
     """Guards the held-out examples: labels of the validation decide, not those of the calibration."""
     net, x, y = trained
-    with pytest.raises(SpecError, match="validation is for max_drop"):
+    with pytest.raises(SpecError, match="validation= is for max_drop="):
         attar.quantize(net, x, max_bytes=4000, validation=x)
     with torch.no_grad():
         right = net(x).argmax(1)

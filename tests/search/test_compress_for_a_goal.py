@@ -61,7 +61,13 @@ def test_the_best_file_holds_the_goal_and_is_the_smallest_that_does(found):
     assert result.files[0].noise == pytest.approx(100 * (0.5 / 300 / 300) ** 0.5)
     assert all(each.noise >= result.files[0].noise for each in result.files)
     # Of a step that takes seconds, as all do on a busy machine, it is said before that it does.
-    assert len([each for each in said if ": about " not in each]) == len(result.files) + len(result.failed)
+    began, ended = said[:3], [each for each in said[3:] if ": about " not in each]
+    assert len(ended) == len(result.files) + len(result.failed)
+    # Guards against a minute without a word before the first file.
+    assert began[0].startswith("reading examples; running and exporting the module")
+    assert began[1] == "running the module on 300 validation examples, which judge"
+    assert began[2].startswith("floating point: packed, verified and judged")
+    assert result.as_dict()["validation"] == 300
 
 
 def test_the_loss_is_that_of_the_decoded_file_on_the_validation_examples(found, trained):

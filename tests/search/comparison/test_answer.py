@@ -23,6 +23,7 @@ def row(method, size, drop, ratio=(0.98, 1.0, 1.02), **more):
         "file_bytes": size,
         "drop": drop,
         "noise": 0.2,
+        "ruined": False,
         "ms": ratio[1],
         "against_floating": list(ratio),
         "peak_memory_bytes": 60_000_000,
@@ -36,7 +37,8 @@ def row(method, size, drop, ratio=(0.98, 1.0, 1.02), **more):
 
 
 def target(*rows, what="bytes", most=100_000):
-    return {"what": what, "most": most, "words": f"{most:,} bytes" if what == "bytes" else "a loss", "rows": rows}
+    words = f"{most:,} bytes" if what == "bytes" else "a loss"
+    return {"what": what, "most": most, "words": words, "rows": rows, "kept": None}
 
 
 def test_the_least_loss_is_recommended_with_its_figures():
@@ -108,7 +110,37 @@ def test_no_method_is_recommended_where_none_reaches_the_target():
         "No method reaches 100,000 bytes. The nearest is a, with 120,000 bytes."
     ]
     some = " ".join(answer(target(row("b", 99_000, 60.0), missed), FLOATING, ABOUT))
-    assert "Only 1 of 2 methods that were tried made a file there." in some
+    assert "Only 1 of 2 methods that were tried made a file of use there." in some
     untried = {**missed, "tries": 0, "nearest": None}
     assert "Only" not in " ".join(answer(target(row("b", 99_000, 6.0), untried), FLOATING, ABOUT))
     assert "None is needed" in answer(target(row("a", 1, 0), most=2_000_000), FLOATING, ABOUT)[0]
+
+
+KEPT = {"method": "8 bits", "file_bytes": 270_000, "drop": 0.1}
+
+
+def test_a_network_that_lost_what_it_knew_is_never_recommended_at_equal_bytes():
+    """Guards against the answer that a ruined network is the one to use, as no other is so small."""
+    ruined = row("pruned", 99_000, 119.0, ruined=True)
+    asked = {**target(ruined), "kept": KEPT}
+    assert equals("bytes", [ruined]) == []
+    (said,) = answer(asked, FLOATING, {**ABOUT, "unit": "% of bits"})
+    assert said == (
+        "None of the methods that were tried keeps the network at 100,000 bytes, where pruned loses 119 % of bits; "
+        "the nearest that does is 8 bits, with 270,000 bytes and 0.1 % of bits lost."
+    )
+    assert answer(target(ruined), FLOATING, ABOUT)[0].endswith("; no file that was made does.")
+    fast = row("fast", 99_000, 80.0, (0.1, 0.2, 0.3), ruined=True)
+    said = " ".join(answer({**target(fast, row("a", 99_000, 3.0)), "kept": KEPT}, FLOATING, ABOUT))
+    assert "use a" in said
+    assert "Only 1 of 2 methods that were tried made a file of use there." in said
+    assert "fast," not in said
+    # A loss was agreed to.
+    assert len(equals("drop", [ruined])) == 1
+
+
+def test_the_nearest_is_a_file_that_keeps_the_network():
+    missed = {"method": "a", "holds": False, "tries": 3, "why": "loses 80 with 120,000 bytes", "nearest": 120_000}
+    assert answer({**target(missed), "kept": KEPT}, FLOATING, ABOUT) == [
+        "No method reaches 100,000 bytes. The nearest is 8 bits, with 270,000 bytes and 0.1 points of accuracy lost."
+    ]

@@ -1,8 +1,11 @@
 """``attar.compare`` from a module to a folder."""
 
+import copy
 import hashlib
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -11,7 +14,9 @@ import torch
 import attar
 from attar._src.cli import main
 from attar._src.core.errors import AttarError, SpecError, UnknownName
+from attar._src.search import step_times
 from attar._src.search.comparison import measured, target
+from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.post_training_files import PostTrainingFiles
 from attar._src.search.comparison.registry import METHODS
 from attar._src.search.comparison.tuning import NO_TRAINING
@@ -52,6 +57,15 @@ def found(trained, tmp_path_factory):
     net, data, validation = trained
     folder = tmp_path_factory.mktemp("compared") / "found"
     return attar.compare(net, data, folder, bytes=1900, drop=2, methods=METHODS_HERE, validation=validation)
+
+
+def clipped(module):
+    """The network with one hidden unit, which tells two of four classes apart at best."""
+    found = copy.deepcopy(module)
+    with torch.no_grad():
+        found[0].weight[1:] = 0
+        found[0].bias[1:] = 0
+    return found
 
 
 def rows_of(result, what):
@@ -125,11 +139,12 @@ def test_options_make_a_file_again_byte_for_byte(found, trained, tmp_path, metho
 def test_a_comparison_that_was_cut_goes_on_to_the_same_files(found, trained, tmp_path, monkeypatch):
     """Guards against lost work, and against files that depend on where a comparison was cut."""
     net, data, validation = trained
-    save, left = PostTrainingFiles.save, [4]
+    save, left, said = PostTrainingFiles.save, [4], []
 
     def cut(self, options, path):
         left[0] -= 1
         if left[0] < 0:
+            time.sleep(0.3)
             raise KeyboardInterrupt
         return save(self, options, path)
 
@@ -143,13 +158,55 @@ def test_a_comparison_that_was_cut_goes_on_to_the_same_files(found, trained, tmp
     with pytest.raises(SpecError, match="another module"):
         attar.compare(torch.nn.Sequential(*net, torch.nn.Tanh()), data, tmp_path / "s", bytes=1, resume=True, **given)
     left[0] = 100
-    again = attar.compare(net, data, tmp_path / "s", bytes=1900, drop=2, resume=True, **given)
+    spent = ComparisonFolder(tmp_path / "s", resume=True).spent()
+    tries = json.loads((tmp_path / "s" / "compare.json").read_text())["tries"]
+    assert spent >= 0.3 + sum(each["seconds"] for each in tries)
+    again = attar.compare(net, data, tmp_path / "s", bytes=1900, drop=2, resume=True, on_step=said.append, **given)
+    assert any(line.startswith("goes on with 4 files; 0:") for line in said)
     for what in ("bytes", "drop"):
         files = {name: row.get("sha256") for name, row in rows_of(again, what).items()}
         assert files == {name: rows_of(found, what)[name].get("sha256") for name in METHODS_HERE[1:2]}
     made = left[0]
     attar.compare(net, data, tmp_path / "s", bytes=1900, resume=True, **given)
     assert left[0] == made
+
+
+def test_what_takes_long_is_told_before_it_runs(trained, tmp_path, monkeypatch):
+    """Guards against minutes without a word: of the export, of the first size, of the timing."""
+    net, data, validation = trained
+    said = []
+    monkeypatch.setattr(step_times, "_TOLD", 0.0)
+    given = {"methods": ["8 bits", "quantization"], "validation": validation, "on_step": said.append}
+    attar.compare(net, data, tmp_path, bytes=1900, **given)
+    assert said[0].startswith("reading examples; running and exporting the module")
+    assert said[1] == "running the module on 400 validation examples, which judge"
+    assert said[2].startswith("floating point: packed, verified and judged")
+    begun = next(place for place, line in enumerate(said) if line.startswith("quantization at 1,900: about 0:"))
+    assert "(solutions of all layers at all levels first" in said[begun]
+    assert said[begun + 1].startswith("quantization at 1,900: 1,")
+    assert said[-1].startswith("times in turns and memory of 3 files: about 0:")
+    assert [line.partition(":")[0] for line in said].index("8 bits") < begun
+    said.clear()
+    attar.compare(net, data, tmp_path, bytes=1700, resume=True, **given)
+    assert "(solutions of all layers" in next(line for line in said if line.startswith("quantization at 1,700: about"))
+
+
+def test_a_ruined_network_is_not_recommended(found, trained, tmp_path, monkeypatch):
+    """Guards against an answer in no time: a network that guesses, as no other file is so small yet."""
+    net, data, validation = trained
+    monkeypatch.setattr(PostTrainingFiles, "_pruned", lambda self, _: SimpleNamespace(module=clipped(self.of.module)))
+    result = attar.compare(net, data, tmp_path, bytes=3000, methods=["pruned 2:4"], validation=validation)
+    (target,) = result.found["targets"]
+    row = rows_of(result, "bytes")["pruned 2:4"]
+    assert (row["holds"], row["ruined"]) == (True, True)
+    assert row["why"] == f"ruined: loses {row['drop']:.3g}"
+    assert result.recommended("bytes") is target["recommended"] is None
+    assert not target["reached"]
+    assert result.answer.startswith("None of the methods that were tried keeps the network at 3,000 bytes")
+    assert result.answer in (tmp_path / "compare.html").read_text()
+    kept = found.found["targets"][0]["kept"]
+    keeping = [each["file_bytes"] for each in found.found["tries"] if each["file"] and not each["ruined"]]
+    assert kept["file_bytes"] == min(keeping)
 
 
 def test_what_there_is_no_time_for_is_named(trained, tmp_path):

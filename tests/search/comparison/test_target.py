@@ -86,11 +86,12 @@ def test_a_file_that_is_ruined_and_too_large_ends_the_search_for_bytes():
     target, option = EqualTarget("bytes", 40_000), TUNED_OPTIONS["sparsity"]
     tries = search(option, target, outcome)
     assert len(tries) > 2
-    told = [each.model_copy(update={"noise": 3.0}) for each in tries[:1]]
-    assert told[0].ruined
+    told = [each.model_copy(update={"ruined": True}) for each in tries[:1]]
     assert next_strength(option, target, told, FLOATING) is None
     assert target.why(None, told) == f"loses 90.3 with {told[0].file_bytes:,} bytes already"
     assert next_strength(option, EqualTarget("drop", 1.0), told, FLOATING) is not None
+    small = told[0].model_copy(update={"file_bytes": 39_900})
+    assert target.why(small, [small]) == "ruined: loses 90.3"
 
 
 def test_a_size_that_is_asked_for_is_what_the_option_gets():

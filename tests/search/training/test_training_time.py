@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from attar._src.search import goal_search
+from attar._src.search import goal_search, search_folder
+from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.goal import Goal
 from attar._src.search.goal_search import GoalSearch
 from attar._src.search.plan import SearchStep
@@ -55,9 +56,18 @@ def test_epochs_that_were_asked_for_are_not_changed(tmp_path):
     assert made.choose_epochs(1.0) == 7
 
 
+def cut(folder, name, seconds, monkeypatch):
+    """Interrupt a step after some seconds."""
+    clock = iter((100.0, 100.0 + seconds))
+    with monkeypatch.context() as patched:
+        patched.setattr(search_folder, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        with pytest.raises(KeyboardInterrupt), folder.counting_cuts(name):
+            raise KeyboardInterrupt
+
+
 def searched(trainer, seconds):
     folder = SearchFolder(trainer.folder / "s", resume=True)
-    _, _, before = folder.begin({})
+    folder.begin({})
     return GoalSearch(
         folder,
         Goal(max_bytes=9_000),
@@ -66,7 +76,7 @@ def searched(trainer, seconds):
         started=time.monotonic(),
         say=print,
         trainer=trainer,
-        before=before,
+        before=folder.spent(),
     )
 
 
@@ -88,12 +98,12 @@ def test_a_training_for_which_there_is_no_time_has_fewer_epochs_if_they_are_enou
 
 
 @pytest.mark.parametrize(("first", "then"), [(90, 90), (None, 60), (90, 10), (90, None)])
-def test_a_whole_training_that_was_cut_goes_on_whole(trainer, first, then):
+def test_a_whole_training_that_was_cut_goes_on_whole(trainer, first, then, monkeypatch):
     """Guards against fewer epochs in the time that is left, which the folder of the training would refuse."""
     trainer.epochs = 30
     step = SearchStep("a size", {}, "way", STEP)
     assert searched(trainer, first)._fitting(step) is step
-    SearchFolder(trainer.folder / "s", resume=True).cut(step.name, 40.0)
+    cut(SearchFolder(trainer.folder / "s", resume=True), step.name, 40.0, monkeypatch)
     assert searched(trainer, then)._fitting(step) is step
 
 
@@ -103,7 +113,7 @@ def test_a_training_that_was_cut_took_all_its_parts(trainer, monkeypatch):
     step = SearchStep("a size", {}, "way", STEP)
     whole = trainer.expected(STEP) / trainer.plain_seconds(trainer.stages(STEP))
     search = searched(trainer, None)
-    search.folder.cut(step.name, trainer.plain_seconds(trainer.stages(STEP)))
+    cut(search.folder, step.name, trainer.plain_seconds(trainer.stages(STEP)), monkeypatch)
     search.maker = SimpleNamespace(solved=lambda _: False)
     made = TriedFile(name=step.name, options={}, file_bytes=10, drop=0.0, unit="points", ms=1.0, seconds=0.5)
     monkeypatch.setattr(search, "_made", lambda *_: made)
@@ -129,9 +139,15 @@ def test_how_long_trainings_are_is_decided_only_when_there_is_time(trainer, monk
     assert (longer.skipped, trainer.epochs) == ([], trainer.choose_epochs(600))
 
 
-def test_the_time_of_a_cut_step_counts(tmp_path):
-    """Guards against a search that takes its whole time again each time that it goes on."""
-    folder = SearchFolder(tmp_path, resume=True)
+@pytest.mark.parametrize("kind", [SearchFolder, ComparisonFolder])
+def test_the_time_of_a_cut_step_counts(kind, tmp_path, monkeypatch):
+    """Guards against a search, or comparison, that takes its whole time again each time that it goes on."""
+    folder = kind(tmp_path, resume=True)
     folder.begin({"goal": 1})
-    folder.cut("a size", 12.5)
-    assert SearchFolder(tmp_path, resume=True).begin({"goal": 1}) == ([], {}, 12.5)
+    assert folder.going_on(0) == ""
+    cut(folder, "a size", 12.5, monkeypatch)
+    cut(folder, "a size", 60.0, monkeypatch)
+    again = kind(tmp_path, resume=True)
+    again.begin({"goal": 1})
+    assert again.spent() == again.cut_seconds("a size") == 72.5
+    assert again.going_on(3) == "goes on with 3 files; 1:12 were spent before"

@@ -52,6 +52,37 @@ def test_what_trials_are_judged_by_has_no_hole(setting):
         holed.check()
 
 
+@pytest.mark.parametrize(
+    ("stage", "path", "told"),
+    [
+        ({"stage": "quantize", "scales": {"choose": ["mse", "gtpq"]}}, "scales", "'gtpq'; did you mean 'gptq'"),
+        ({"stage": "quantize", "scales": {"choose": ["gtpq", "mse"]}}, "scales", "'gtpq'; did you mean 'gptq'"),
+        ({"stage": "quantize", "observer": {"choose": ["auto", "minmx"]}}, "observer", "no observer named 'minmx'"),
+        ({"stage": "quantize", "scheme": {"choose": ["affine", "apotto"]}}, "scheme", "no scheme named 'apotto'"),
+        ({"stage": "quantize", "bits": {"between": [2, 99]}}, "bits", "99"),
+        ({"stage": "quantize", "granularity": {"choose": ["tensor", "grup:8"]}}, "granularity", "grup"),
+        ({"stage": "prune_weights", "sparsity": 0.5, "score": {"choose": ["obs", "wandu"]}}, "score", "mean 'wanda'"),
+        ({"stage": "prune_weights", "sparsity": {"between": [0.5, 1.5]}}, "sparsity", "1.5 is no share"),
+        ({"stage": "prune_channels", "channels": 0.5, "score": {"choose": ["l2", "tailor"]}}, "score", "mean 'taylor'"),
+        ({"stage": "prune_layers", "layers": 1, "score": {"choose": ["loss", "losses"]}}, "score", "mean 'loss'"),
+        ({"stage": "prune", "epochs": 1, "sparsity": 0.5, "shape": {"choose": ["cubic", "cubik"]}}, "shape", "'cubic'"),
+        ({"stage": "prune", "epochs": 1, "sparsity": 0.5, "scope": {"choose": ["lamp", "lump"]}}, "scope", "'lamp'"),
+        ({"stage": "quantize", "epochs": 1, "scales": {"choose": ["mse", "msee"]}}, "scales", "'mse'"),
+        ({"stage": {"choose": ["quantize", "quantise"]}}, "stage", "'quantize'"),
+        ({"stage": "train", "epochs": {"between": [0, 3]}}, "epochs", "0"),
+        ({"stage": "train", "epochs": 2, "optimizer": {"choose": ["sgd", "sdg"]}}, "optimizer", "'sgd'"),
+        ({"stage": "finetune", "epochs": 2, "objective": [{"choose": ["kl", "kll"]}]}, "objective.0", "'kl'"),
+    ],
+)
+def test_every_value_of_a_hole_is_checked_before_the_first_trial(stage, path, told):
+    """Guards against a search that finds out in its trials that a word is misspelled."""
+    models = {"net": {**net(), "stages": [stage]}}
+    with pytest.raises(SpecError) as caught:
+        read_holed_recipe({**TREE, "models": models}).check()
+    assert str(caught.value).startswith(f"recipe.models.net.stages.0.{path}")
+    assert told in str(caught.value)
+
+
 def test_how_trials_train_may_have_holes():
     assert read_holed_recipe(TREE, ["data.calibration={choose: [64, 128]}"]).check().data.calibration == 64
 

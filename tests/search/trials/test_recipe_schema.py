@@ -105,6 +105,34 @@ def test_wrong_searches_and_holes_are_refused(schema, path, value):
 
 
 @pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ({"stage": "quantise"}, "stage"),
+        ({"bits": 3}, ""),
+        ({"stage": "quantize", "bitss": 4}, "bitss"),
+        ({"stage": "quantize", "epochs": 2, "bitss": 4}, "bitss"),
+        ({"stage": "quantize", "scales": "gtpq"}, "scales"),
+        ({"stage": "quantize", "scales": {"choose": ["gptq", "gtpq"]}}, "scales.choose.1"),
+        ({"stage": "quantize", "bits": {"choose": [3, 99]}}, "bits.choose.1"),
+        ({"stage": "quantize", "bits": {"choose": [3, 4], "eech": "layer"}}, "bits.eech"),
+        ({"stage": "quantize", "rate": {"between": [0, "a"]}}, "rate.between.1"),
+        ({"stage": "train", "epochs": "x"}, "epochs"),
+        ({"stage": "train", "epochs": 2, "optimizer": "sdg"}, "optimizer"),
+        ({"stage": "train", "epochs": 2, "optimizer": {"name": "sgd", "momentm": 1}}, "optimizer.momentm"),
+        ({"stage": "train", "epochs": 2, "constraints": ["foo"]}, "constraints.0"),
+        ({"stage": "train", "epochs": 2, "constraints": [{"name": "foo"}]}, "constraints.0.name"),
+        ({"stage": "train", "epochs": 2, "constraints": [{"name": "prune", "sparsty": 0.5}]}, "constraints.0.sparsty"),
+        ({"stage": "train", "epochs": 2, "constraints": [{"name": "own.py:Rule", "x": 1}]}, "constraints.0.x"),
+    ],
+)
+def test_the_faulty_key_is_named(schema, stage, key):
+    """Guards against a schema that tries all stages, so that a validator says of each why it is not that one."""
+    found = faults(schema, with_value("models.net.stages", [stage]))
+    place = ".".join(filter(None, ("$.models.net.stages.0", key)))
+    assert {fault.partition(":")[0] for fault in found} == {place}
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         ("seeds", [{"choose": [0, 1]}]),

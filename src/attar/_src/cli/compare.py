@@ -13,6 +13,7 @@ from attar._src.cli.options.shared import with_options
 from attar._src.cli.options.texts import parse_bytes, parse_minutes
 from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.report.comparison_page import comparison_cells, floating_cells, untried_methods
+from attar._src.report.wording import noise_words
 from attar._src.search.comparison.registry import chosen_methods
 from attar._src.search.comparison.target import equal_targets
 from attar._src.search.search_folder import demand_search_folder
@@ -113,6 +114,8 @@ def _print(found: dict[str, Any], folder: Path) -> None:
             marked = "[bold]{}[/]" if method == target["recommended"] else "{}"
             table.add_row(*(marked.format(escape(cells[place])) for place in _SHOWN))
         out.print(table)
+        if found["floating"]["noise"] is not None:
+            out.print(escape(noise_words(found["validation"])), soft_wrap=True)
         for row in target["rows"]:
             # What was not tried at all is told once, below.
             if row["why"] and row["tries"]:

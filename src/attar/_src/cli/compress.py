@@ -15,6 +15,7 @@ from attar._src.cli.options.texts import parse_bytes, parse_minutes
 from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.core.spec import build_spec
 from attar._src.report.search_page import search_cells
+from attar._src.report.wording import noise_words
 from attar._src.search.goal import Goal
 from attar._src.search.search_folder import demand_search_folder
 
@@ -102,10 +103,12 @@ def compress_command(
 def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -> None:
     """Print what a search found: its files, the best, why it ended, and what made no file."""
     out = show.console()
-    table = show.plain_table("File", "", ">Bytes", ">Lost", ">±", ">Metric", ">One example", ">Ratio")
+    table = show.plain_table("\nFile", "", ">\nBytes", ">\nLost", ">\n±", ">\nMetric", ">One\nexample", ">\nRatio")
     for each in found["files"]:
         table.add_row(*map(escape, search_cells(found, each)))
     out.print(table)
+    if any(each["noise"] is not None for each in found["files"]):
+        out.print(escape(noise_words(found.get("validation"))), soft_wrap=True)
     out.print(escape(f"goal: {found['words']}; lost are {found['files'][0]['unit']}"), soft_wrap=True)
     out.print(
         escape(f"{'best' if found['met'] else 'no file holds the goal; nearest'}: {found['best']}"), soft_wrap=True

@@ -1,7 +1,8 @@
 """Messages in the words of the command line: errors and warnings say ``max_bytes=40_000``, people there --max-bytes.
 
-The one place where that is done: messages outside of ``cli`` name arguments of Python, and ``show`` prints all text
-through :func:`in_option_words`.
+The one place where that is done: ``show`` prints all text through :func:`in_option_words`. One rule tells what is an
+argument: messages outside of ``cli`` write it with ``=``, as in ``give max_bytes=40_000`` or ``max_bytes= counts the
+file``. All other words stay: folders of the user, and fields of recipes, which have a colon.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _VALUE = "|".join(
     )
 )
 _ARGUMENT = re.compile(rf"(?<![\w.'\"/=-])([a-z]\w*)=({_VALUE})?")
-#: A name with an underscore is no English word.
-_NAME = re.compile(r"(?<![\w.'\"/=-])([a-z]+(?:_[a-z]+)+)(?![\w='\"(/]|\.\w)")
+#: What Python says in two arguments, and the command line in one option.
+_FIXED = re.compile(r"batch=(\w+), dynamic=\(\)")
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,15 @@ class OptionWords:
 
         Example:
             >>> words = OptionWords("prune", {"max_bytes": _Option("--max-bytes")})
-            >>> words.translated("give max_bytes=40_000; max_bytes counts the file")
-            'give --max-bytes 40000; --max-bytes counts the file'
+            >>> words.translated("give max_bytes=40_000; max_bytes= counts the file, as max_bytes: of recipes")
+            'give --max-bytes 40000; --max-bytes counts the file, as max_bytes: of recipes'
         """
         # At the start of a message: elsewhere report.json: is a file.
         fault = rf"(?m)(^|: ){self.command}\.(\w+)(?=:)"
         text = re.sub(fault, lambda found: found[1] + self._named(found[2], found[0][len(found[1]) :]), text)
-        text = _ARGUMENT.sub(lambda found: self._argument(found[1], found[2], found[0]), text)
-        return _NAME.sub(lambda found: self._named(found[1], found[0]), text)
+        if "fixed_batch" in self.options:
+            text = _FIXED.sub(r"--fixed-batch \1", text)
+        return _ARGUMENT.sub(lambda found: self._argument(found[1], found[2], found[0]), text)
 
     def _named(self, name: str, text: str) -> str:
         option = self.options.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from rich.markup import escape
 
 from attar._src.cli import show
 from attar._src.cli.options.shared import ModuleOptions, with_options
-from attar._src.cli.options.texts import parse_bytes
+from attar._src.cli.options.texts import parse_arguments, parse_bytes
 from attar._src.cli.output import demand_writable
 
 
@@ -116,7 +117,7 @@ def prune_command(
     weights to zero, which saves bytes and no time.
 
     A .safetensors file has the weights of the smaller module and tells what was removed: attar quantize and recipes
-    take it as weights of the same MODEL. Train it further in a recipe; without, accuracy is lost.
+    take it as weights of the same MODEL. Train it further in a recipe, which is printed; without, accuracy is lost.
 
     Example:
 
@@ -156,7 +157,7 @@ def prune_command(
     if as_json:
         show.as_json({"file": str(output), **figures})
     else:
-        _print(output, figures)
+        _print(output, figures, of)
 
 
 def _count_or_share(layers: float | None) -> float | None:
@@ -176,7 +177,7 @@ def _shares(texts: list[str]) -> dict[str, float] | None:
     return found or None
 
 
-def _print(output: Path, figures: Mapping[str, Any]) -> None:
+def _print(output: Path, figures: Mapping[str, Any], of: ModuleOptions) -> None:
     out, table = show.console(), show.plain_table("", ">before", ">after")
     for name, before, after in _rows(figures):
         table.add_row(name, before, after)
@@ -184,14 +185,28 @@ def _print(output: Path, figures: Mapping[str, Any]) -> None:
     out.print(table)
     for name in figures.get("removed", ()):
         out.print(escape(f"removed: {name} (score {figures['scores'][name]:.3g})"), soft_wrap=True)
-    if "metric" in figures and figures["metric"]["before"] != figures["metric"]["after"]:
-        out.print("Train it further: the metric is that of the module before any training.", soft_wrap=True)
+    for line in _training(output, of):
+        out.print(escape(line), soft_wrap=True)
     for name, why in figures["excluded"].items():
         out.print(escape(f"stays: {name}: {why}"), soft_wrap=True)
     if "note" in figures:
         out.print(escape(figures["note"]), soft_wrap=True)
     if "speed" in figures:
         out.print(escape(figures["speed"]), soft_wrap=True)
+
+
+def _training(output: Path, of: ModuleOptions) -> Iterator[str]:
+    """Yield how a pruned module is trained further."""
+    yield "What is told here is before any training. Train it further:"
+    if output.suffix == ".attar":
+        yield "write it with -o pruned.safetensors, which a recipe takes as weights (a .attar file is not trained)"
+        return
+    arguments = parse_arguments(of.arguments or [])
+    source = {"factory": of.model, **({"arguments": arguments} if arguments else {}), "weights": str(output)}
+    recipe = {"data": of.data, "models": {"pruned": {"source": source, "stages": [{"stage": "train", "epochs": 20}]}}}
+    # JSON is YAML, too.
+    yield f"  recipe.yaml: {json.dumps(recipe)}"
+    yield "  attar run recipe.yaml"
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -20,7 +20,8 @@ from attar._src.cli.option_words import in_option_words
 from attar._src.core.errors import AttarError
 from attar._src.report.wording import plural
 
-_COLUMNS = 80
+#: The least of a terminal, and what a file or pipe has, where nothing need be wrapped for a narrow window.
+_COLUMNS, _COLUMNS_OF_FILE = 80, 100
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 # Control characters but tab and newline, and marks that reverse the direction of text.
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -69,10 +70,11 @@ def as_json(values: Mapping[str, Any]) -> None:
 def console() -> Console:
     """Return a console for standard output that does not colour numbers.
 
-    It has at least 80 columns, enough for all figures of every table; a narrower terminal wraps lines itself.
+    It has at least 80 columns, enough for all figures of every table; a narrower terminal wraps lines itself. With 100
+    no name of a method or step is wrapped.
     """
     out = PlainConsole(highlight=False)
-    out.width = max(out.width, _COLUMNS)
+    out.width = max(out.width, _COLUMNS if out.is_terminal else _COLUMNS_OF_FILE)
     return out
 
 

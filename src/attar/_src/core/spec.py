@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import Registry
@@ -150,6 +151,36 @@ def build_spec(spec: type[Spec], *, where: str, **fields: Any) -> Any:
         return spec(**fields)
     except ValidationError as error:
         raise SpecError(explain(error, where=where)) from error
+
+
+class _RegisteredWord:
+    """Validates a word of a registry; its JSON schema has the words, so that editors complete them."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self._registry = registry
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
+        return no_info_after_validator_function(self._check, handler(kind))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {**handler(schema), "anyOf": [{"enum": [*self._registry]}, {"pattern": ":"}]}
+
+    def _check(self, value: Any) -> Any:
+        registry = self._registry
+        if isinstance(value, str) and ":" not in value and value not in set(registry):
+            raise refused(str(UnknownName(registry.noun, value, registry)))
+        return value
+
+
+def registered_word(registry: Registry[Any]) -> Any:
+    """Refuse a word that is neither registered nor a reference such as ``file.py:name``; Python objects pass.
+
+    Every field that names an entry of a registry has this: a recipe is refused before anything runs, with the path.
+
+    Example: ``coder: Annotated[str, registered_word(CODERS)]`` refuses ``ranz``: "no coder named 'ranz'; did you mean
+    'rans'?".
+    """
+    return _RegisteredWord(registry)
 
 
 class _NamedInFile:

@@ -25,6 +25,8 @@ from attar._src.train.inputs import as_input
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 
+#: What is said before a module is captured, exported, packed and compared with its file.
+EXPORTING = "reading examples; running and exporting the module, and checking that a file computes the same"
 #: The note ``training`` in the report of a module captured in evaluation mode.
 CAPTURED_IN_EVALUATION = (
     "captured in evaluation mode: what the module's own code does in training alone was left out, batch statistics and "

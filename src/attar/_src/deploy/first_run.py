@@ -89,8 +89,8 @@ def _hint(module: nn.Module, inputs: CalibrationInputs) -> str:
         )
     if isinstance(module, fx.GraphModule):
         return (
-            "a program exported for one size of batch, say 4, takes batch=4, dynamic=() (--fixed-batch 4); export it "
-            "with dynamic_shapes for any"
+            "a program exported for one size of batch, say 4, takes batch=4, dynamic=(); export it with "
+            "dynamic_shapes for any"
         )
     return "the data should be what its forward takes: preprocessed, with axis 0 for examples"
 

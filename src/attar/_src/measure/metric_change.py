@@ -18,7 +18,8 @@ from attar._src.measure.metric import Metric, chance_of, find, join_batches, usu
 
 #: Metrics of outputs that mean yes or no each.
 YES_OR_NO = (BinaryAccuracy.name, F1.name)
-#: The noise of a metric is estimated from this many parts of the examples,
+#: The noise of a metric is estimated from this many parts of the examples, for which it is called twice each, which
+#: takes about as long as two calls for all of them,
 _PARTS = 10
 #: each of at least so many.
 _PART = 4
@@ -30,7 +31,7 @@ class MetricChange:
 
     Attributes:
         better: 1 if more is better, -1 if less is, 0 if that is not known.
-        standard_error: of ``file - floating``; None with too few examples.
+        standard_error: of ``file - floating``; None with too few examples, or where it was not asked for.
     """
 
     name: str
@@ -47,6 +48,7 @@ def metric_change(
     layout: ClassLayout,
     *,
     given: bool,
+    noise: bool = True,
 ) -> MetricChange:
     """Return a metric of outputs of the floating module and of the file, by batch with targets.
 
@@ -55,6 +57,7 @@ def metric_change(
         batches: outputs of the module, outputs of the file, targets.
         layout: class axis of the outputs, and target that is not counted.
         given: whether the targets are known to be labels of this module; others must be better than a constant answer.
+        noise: whether the standard error is needed, for which the metric is called 20 times more.
 
     Raises:
         AttarError: the targets do not fit, with the reason.
@@ -70,20 +73,35 @@ def metric_change(
             f"({chance.value:.4g}); give labels=, if they are those of the module"
         )
     more = getattr(function, "larger_is_better", None)
-    noise = _standard_error(function, floating, file, targets)
-    return MetricChange(name, before, after, len(targets), 0 if more is None else 1 if more else -1, noise)
+    error = _standard_error(function, floating, file, targets) if noise else None
+    return MetricChange(name, before, after, len(targets), 0 if more is None else 1 if more else -1, error)
 
 
-def chance_of_floating(
+def metric_of_file(
+    metric: tuple[str, Metric] | None,
+    batches: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    layout: ClassLayout,
+) -> float:
+    """Return the metric of the file alone, for which it is called once; arguments as of :func:`metric_change`.
+
+    Raises:
+        AttarError: it is not finite.
+    """
+    (_, file, targets), (name, function) = _judged(metric, batches, layout)
+    if not np.isfinite(found := function(file, targets)):
+        raise DataError(f"{name} is {found:.4g} with the file")
+    return found
+
+
+def constant_answer(
     metric: tuple[str, Metric] | None,
     batches: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
     layout: ClassLayout,
 ) -> Chance | None:
-    """Return what a constant answer reaches, if the floating module is no better; arguments as of
-    :func:`metric_change`. None if it is better, or the metric does not tell."""
+    """Return what a constant answer reaches; None if the metric does not tell. Arguments as of
+    :func:`metric_change`."""
     (floating, _, targets), (_, function) = _judged(metric, batches, layout)
-    chance = chance_of(function, floating, targets)
-    return chance if chance is not None and chance.explains(function(floating, targets)) else None
+    return chance_of(function, floating, targets)
 
 
 def _judged(

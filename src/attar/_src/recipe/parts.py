@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from attar._src.core.errors import UnknownName
-from attar._src.core.registry import Registry
-from attar._src.core.spec import Spec, refused, refusing_at
+from attar._src.core.spec import Spec, refused, refusing_at, registered_word
+from attar._src.data.preprocessing import PREPROCESSINGS
 from attar._src.data.registry import DATASETS
 from attar._src.data.texts import TEXT
 from attar._src.methods.stages import StageChoice
@@ -17,17 +16,6 @@ from attar._src.train.augment import AugmentationChoice
 from attar._src.work.compressed_model import CompressedModel
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-def registered_word(what: str, registry: Registry[Any]) -> AfterValidator:
-    """Refuse a word that is neither registered nor a reference such as ``file.py:name``; Python objects pass."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str) and ":" not in value and value not in set(registry):
-            raise refused(str(UnknownName(what, value, registry)))
-        return value
-
-    return AfterValidator(check)
 
 
 class DataSpec(Spec):
@@ -49,9 +37,9 @@ class DataSpec(Spec):
         seed: chooses the examples held out.
     """
 
-    source: Annotated[Reference, registered_word("data set", DATASETS)]
+    source: Annotated[Reference, registered_word(DATASETS)]
     validation: _Share | Literal["own"] | None = None
-    preprocessing: str | None = None
+    preprocessing: Annotated[str, registered_word(PREPROCESSINGS)] | None = None
     augment: tuple[AugmentationChoice, ...] = ()
     tokenizer: str | None = None
     max_length: Annotated[int, Field(ge=1)] | None = None

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.core.registry import references_from
-from attar._src.core.spec import Spec, explain, refused, refusing_at
+from attar._src.core.spec import Spec, explain, refused, refusing_at, registered_word
 from attar._src.deploy.tolerance import TOLERANCE, Tolerance
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS
-from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec, registered_word
+from attar._src.recipe.parts import DataSpec, ModelSpec, TeacherCacheSpec
 from attar._src.recipe.reference import PLAIN, Reference, expand_path, leaves, to_json
 from attar._src.recipe.teaching_order import teaching_order
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
@@ -108,7 +108,7 @@ class Recipe(Spec):
     threads: Annotated[int, Field(ge=1)] | None = None
     teacher_cache: dict[str, TeacherCacheSpec] = {}
     baseline: str | None = None
-    metric: Annotated[Reference, registered_word("metric", METRICS)] = "accuracy"
+    metric: Annotated[Reference, registered_word(METRICS)] = "accuracy"
     class_axis: int | None = None
     ignore_index: int | None = None
     task: str | None = None

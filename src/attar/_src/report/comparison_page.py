@@ -12,7 +12,7 @@ from attar._src.core.format_bytes import format_bytes
 from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.method_points import method_drawings
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import NONE, count, metric, milliseconds, number, plural, times
+from attar._src.report.wording import NONE, count, metric, milliseconds, noise_words, number, plural, times
 
 #: Name of the page in the folder of a comparison.
 COMPARISON_PAGE = "compare.html"
@@ -131,7 +131,7 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
     meaning = (
         "Times are of one example on one thread, all files in turns in one run; the ratio is the median over the "
         "rounds of a file's time over that of the file in floating point. Memory is the peak of a process that opens "
-        "the file and runs it once. ± is one standard error of the loss for the draw of the validation examples. "
+        f"the file and runs it once. {noise_words(result['validation'])} "
         + (f"Energy: not readable here ({result['energy']})." if result["energy"] else "Energy is of whole processors.")
     )
     return [

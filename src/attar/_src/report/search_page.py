@@ -11,7 +11,7 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.front import front_drawings
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import count, metric, milliseconds, number, plural, times
+from attar._src.report.wording import count, metric, milliseconds, noise_words, number, plural, times
 
 #: Name of the page in the folder of a search.
 SEARCH_PAGE = "search.html"
@@ -65,9 +65,8 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
     text = (
         f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
         "and timed beside the file in floating point; outlines are files that were trained. The front are the files "
-        "that no other beats in bytes, loss and time; a time is another where three of four rounds say so. ± is one "
-        "standard error of the loss for the draw of the examples. Gained is what a file was better than the best "
-        "before it."
+        f"that no other beats in bytes, loss and time; a time is another where three of four rounds say so. "
+        f"{noise_words(result.get('validation'))} Gained is what a file was better than the best before it."
     )
     made = PageTable(
         result.get("made_again", "Options of attar.quantize that make a file again, on the same data"),

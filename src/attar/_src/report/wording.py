@@ -84,6 +84,12 @@ def plural(amount: int, noun: str) -> str:
     return f"{amount:,} {noun}" + ("" if amount == 1 else "es" if noun.endswith("s") else "s")
 
 
+def noise_words(examples: int | None) -> str:
+    """Return what a column ± of losses has, with the number of validation examples where it is known."""
+    of = "examples" if examples is None else plural(examples, "validation example")
+    return f"± is one standard error of the loss, for the draw of the {of}."
+
+
 def listed(items: list[str]) -> str:
     """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

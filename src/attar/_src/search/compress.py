@@ -110,7 +110,7 @@ def compress(
         >>> found.met
         True
     """
-    started = time.monotonic()
+    started, say = time.monotonic(), on_step or _quiet
     goal: Goal = build_spec(
         Goal, where="compress", max_drop=max_drop, max_bytes=max_bytes, max_ms=max_ms, minimise=minimise
     )
@@ -137,6 +137,7 @@ def compress(
         class_axis=class_axis,
         licence=licence,
         limits=limits,
+        say=say,
     )
     for doubt in of.doubts(goal.max_drop, "max_drop"):
         warnings.warn(doubt, AttarWarning, stacklevel=2)
@@ -148,7 +149,7 @@ def compress(
     if parts is not None:
         trainer = Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep))
         facts["training"] = trainer.described()
-    return GoalSearch(kept, goal, maker, seconds, started, on_step or _quiet, trainer).run(facts)
+    return GoalSearch(kept, goal, maker, seconds, started, say, trainer).run(facts)
 
 
 def _quiet(_: str) -> None:

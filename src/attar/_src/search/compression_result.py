@@ -25,6 +25,7 @@ class CompressionResult:
         ended: why the search ended.
         failed: name of a step -> why it made no file.
         skipped: steps for which there was no time.
+        validation: number of examples that judged.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class CompressionResult:
     ended: str
     failed: Mapping[str, str] = field(default_factory=dict)
     skipped: Sequence[str] = ()
+    validation: int | None = None
 
     @property
     def front(self) -> list[TriedFile]:
@@ -54,4 +56,5 @@ class CompressionResult:
             "files": with_gains(self.goal, self.files),
             "failed": dict(self.failed),
             "skipped": list(self.skipped),
+            "validation": self.validation,
         }

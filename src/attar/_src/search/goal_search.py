@@ -22,14 +22,12 @@ from attar._src.search.plan import UNTOUCHED, SearchStep, chosen_activations, ne
 from attar._src.search.post_training import PostTraining
 from attar._src.search.recommended import recommended
 from attar._src.search.search_folder import FILES, SearchFolder
-from attar._src.search.step_times import StepTimes
+from attar._src.search.step_times import SOLVING, StepTimes, begun_words
 from attar._src.search.training.trainer import Trainer
 from attar._src.search.tried_file import TriedFile
 
 #: Name under which it is told why nothing can be trained.
 TRAINING = "training"
-#: Seconds from which it is told that a step has begun.
-_TOLD = 2.0
 
 
 @dataclass
@@ -79,7 +77,10 @@ class GoalSearch:
             return self._searched(facts)
 
     def _searched(self, facts: Mapping[str, Any]) -> CompressionResult:
-        self.files, self.failed, self.before = self.folder.begin(facts)
+        self.files, self.failed = self.folder.begin(facts)
+        self.before = self.folder.spent()
+        if said := self.folder.going_on(len(self.files)):
+            self.say(said)
         self.times = StepTimes.of(self.files)
         try:
             with interruptible():
@@ -137,15 +138,10 @@ class GoalSearch:
 
     def _take(self, step: SearchStep) -> None:
         begun, solved = time.monotonic(), self.maker.solved(step.options)
-        if (expected := self._expected(step)) >= _TOLD:
-            shorter = None if step.trained is None else step.trained.epochs
-            why = "" if shorter is None else f", with {plural(shorter, 'epoch')} to end in time"
-            self.say(f"{step.name}: about {clock(expected)}{why}")
+        self._announce(step, solved=solved)
         try:
-            file = self._made(step, begun)
-        except KeyboardInterrupt:
-            self.folder.cut(step.name, time.monotonic() - begun)
-            raise
+            with self.folder.counting_cuts(step.name):
+                file = self._made(step, begun)
         except AttarError as error:
             if step.name == UNTOUCHED:
                 # All others are compared with it, and have what fails here, too: names, limits, the user's metric.
@@ -165,6 +161,15 @@ class GoalSearch:
         elif self.trainer is not None:
             seconds += self.folder.cut_seconds(step.name)
             self.trainer.took(step.trained.way, self.trainer.stages(step.trained) or [], seconds)
+
+    def _announce(self, step: SearchStep, *, solved: bool) -> None:
+        """Say of a step that will take long what it is, and about how long."""
+        shorter = None if step.trained is None else step.trained.epochs
+        why = "" if shorter is None else f"with {plural(shorter, 'epoch')} to end in time"
+        if step.cost in ("size", "train") and not solved:
+            why = SOLVING
+        if said := begun_words(step.name, self._expected(step), why):
+            self.say(said)
 
     def _made(self, step: SearchStep, begun: float) -> TriedFile:
         path = self.folder.path / FILES / f"{re.sub(r'[^0-9a-z]+', '-', step.name.lower())}.attar"
@@ -251,6 +256,7 @@ class GoalSearch:
             ended,
             dict(self.failed),
             tuple(self.skipped),
+            self.maker.held.examples,
         )
 
 

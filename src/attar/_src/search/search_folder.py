@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,7 @@ from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.pipeline.journal import RUN_FACTS, Journal
 from attar._src.report.search_page import write_search_page
+from attar._src.report.wording import clock, plural
 from attar._src.search.tried_file import TriedFile
 
 SEARCH_JOURNAL = "journal.jsonl"
@@ -94,6 +96,29 @@ class JournaledFolder:
         before = self._journal.find("decided", what=what)
         return before[-1]["value"] if before else None
 
+    @contextmanager
+    def counting_cuts(self, name: str) -> Iterator[None]:
+        """Write to the journal what a step took inside the block if it is interrupted."""
+        begun = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._journal.add("cut", name=name, seconds=time.monotonic() - begun)
+            raise
+
+    def cut_seconds(self, name: str) -> float:
+        """Return what a step took each time that it was interrupted, together."""
+        return sum(float(row["seconds"]) for row in self._journal.find("cut", name=name))
+
+    def spent(self) -> float:
+        """Return the seconds of all steps in the journal: those that made a file, failed, or were interrupted."""
+        return sum(float(row["seconds"]) for row in self._journal.rows if "seconds" in row)
+
+    def going_on(self, files: int) -> str:
+        """Return in words with what a resumed search begins; empty for a new one."""
+        spent = self.spent()
+        return f"goes on with {plural(files, 'file')}; {clock(spent)} were spent before" if files or spent else ""
+
     def has(self, file: str, sha256: str) -> bool:
         """Return whether a file is there, with the bytes that the journal says."""
         path = self.path / file
@@ -123,8 +148,8 @@ class SearchFolder(JournaledFolder):
     what: ClassVar[str] = "search"
     command: ClassVar[str] = "attar compress"
 
-    def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str], float]:
-        """Return the files that are there, the steps that failed with their reasons, and the seconds spent.
+    def begin(self, facts: Mapping[str, Any]) -> tuple[list[TriedFile], dict[str, str]]:
+        """Return the files that are there, and the steps that failed with their reasons.
 
         A file that is missing or has other bytes than the journal says is made again.
 
@@ -134,8 +159,7 @@ class SearchFolder(JournaledFolder):
         self._go_on(facts)
         files = {row["file"]["name"]: TriedFile.model_validate(row["file"]) for row in self._journal.find("file")}
         failed = {row["name"]: str(row["reason"]) for row in self._journal.find("failed")}
-        spent = sum(float(row["seconds"]) for event in ("file", "failed", "cut") for row in self._journal.find(event))
-        return [each for each in files.values() if self.has(each.file, each.sha256)], failed, spent
+        return [each for each in files.values() if self.has(each.file, each.sha256)], failed
 
     def add(self, file: TriedFile) -> None:
         """Write a file to the journal."""
@@ -144,14 +168,6 @@ class SearchFolder(JournaledFolder):
     def fail(self, name: str, reason: str, seconds: float) -> None:
         """Write to the journal that a step made no file."""
         self._journal.add("failed", name=name, reason=reason, seconds=seconds)
-
-    def cut(self, name: str, seconds: float) -> None:
-        """Write to the journal what a step took until it was interrupted."""
-        self._journal.add("cut", name=name, seconds=seconds)
-
-    def cut_seconds(self, name: str) -> float:
-        """Return what a step took each time that it was interrupted, together."""
-        return sum(float(row["seconds"]) for row in self._journal.find("cut", name=name))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, the page, and the recommended file as ``best.attar``."""

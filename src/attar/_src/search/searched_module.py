@@ -17,7 +17,7 @@ from attar._src.core.digest import digest
 from attar._src.core.errors import DataError
 from attar._src.core.fields import main_output_name
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.dry_run import check_deployable, example_of
+from attar._src.deploy.dry_run import EXPORTING, check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, labelled_examples
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.parity import Parity
@@ -36,7 +36,7 @@ from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.context import Context
+from attar._src.work.context import Context, JudgedExamples
 
 #: One of so many examples is held out where there is no ``validation``.
 _HELD_OUT = 4
@@ -95,12 +95,16 @@ class SearchedModule:
         class_axis: int | None = None,
         licence: str | None = None,
         limits: Limits | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> SearchedModule:
         """Run, trace and deploy a module untouched; arguments as of ``attar.compress``, for which ``who`` asks.
+
+        ``say`` is called with a line on each part that takes long.
 
         Raises:
             DataError, ModelError, ParityError: as ``attar.quantize``.
         """
+        say(EXPORTING)
         module, inputs, _ = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
         use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
         example, axes, inputs = example_of(inputs, dynamic)
@@ -119,8 +123,8 @@ class SearchedModule:
             held = validation_inputs(module, validation, example, axes, batch=batch, collate=collate, dynamic=dynamic)
         dry_run = check_deployable(module, traced, use, inputs, limits=limits)
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
-        known = Labelled(compared.metric, compared.layout, compared.given, task, bool(use.class_names))
-        judge = Judge.of(traced.graph, held, output, known)
+        say(f"running the module on {plural(held.examples, 'validation example')}, which judge")
+        judge = Judge.of(traced.graph, held, output, Labelled.of(compared, use))
         judge.demand_direction()
         return cls(module, captured, traced, use, inputs, dry_run, compared, held, judge, limits, metric)
 
@@ -132,7 +136,8 @@ class SearchedModule:
     @cached_property
     def context(self) -> Context:
         """What post-training stages get."""
-        return Context(self.examples.with_targets(), use=self.use)
+        judged = JudgedExamples(layout=self.examples.layout)
+        return Context(self.examples.with_targets(), use=self.use, judged=judged)
 
     @property
     def labelled(self) -> bool:

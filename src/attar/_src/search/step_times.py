@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from attar._src.core.errors import SpecError
-from attar._src.search.plan import Cost
+from attar._src.report.wording import clock
+from attar._src.search.plan import UNTOUCHED, Cost
 from attar._src.search.tried_file import TriedFile
 
 #: What a kind of work takes, in times of rounding, before one was timed.
 _FIRST: Mapping[Cost, float] = {"round": 1.0, "see": 2.0, "levels": 8.0, "size": 2.0, "train": 8.0}
 #: Times that what was timed may take the next time.
 _SPARE = 1.2
+#: Seconds from which it is told that a step has begun.
+_TOLD = 2.0
+#: What the first file with bits of its own for each layer takes so long for.
+SOLVING = "solutions of all layers at all levels first, which the sizes after it share"
 
 
 def seconds_allowed(minutes: Any) -> float | None:
@@ -28,6 +33,19 @@ def seconds_allowed(minutes: Any) -> float | None:
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
         raise SpecError(f"minutes={minutes!r}: give a number above 0, or none for as long as it pays")
     return 60 * float(minutes)
+
+
+def begun_words(name: str, seconds: float, why: str = "") -> str:
+    """Return what is said before a step: ``40,000 bytes: about 1:10``; empty of one that is over in a moment.
+
+    Args:
+        name: of the step.
+        seconds: that it may take; of the first it is not known.
+        why: what takes so long.
+    """
+    if name == UNTOUCHED:
+        return f"{name}: packed, verified and judged; all others are compared with it"
+    return f"{name}: about {clock(seconds)}{f' ({why})' if why else ''}" if seconds >= _TOLD else ""
 
 
 @dataclass

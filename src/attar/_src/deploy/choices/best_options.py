@@ -135,9 +135,8 @@ class Search:
                 f"best compares options on held-out inputs, and the module has a fixed batch size; give {HELD_OUT} "
                 "batches or more, got 1"
             )
-        use = context.use
-        labelled = Labelled(task=use.task if use else None, classes=bool(use and use.class_names))
         output = main_output_name({port.name: port.dtype.startswith("f") for port in traced.outputs})
+        labelled = Labelled.of(context.judged, context.use)
         judge = Judge.of(traced.graph, replace(held, targets=()), output, labelled)
         return cls(untouched, context, learn, held, judge, 60 * minutes, clock, started)
 

@@ -186,7 +186,7 @@ class LatencyFit:
     @cached_property
     def _judge(self) -> Judge:
         outputs = {port.name: port.dtype.startswith("f") for port in self.models[None].main.traced.outputs}
-        labelled = Labelled(task=self.use.task, classes=bool(self.use.class_names))
+        labelled = Labelled.of(self.examples, self.use)
         return Judge.of(self.models[None].simulate(), self._few, main_output_name(outputs), labelled)
 
 

@@ -25,12 +25,12 @@ def bit_target(
         SpecError: there are several, or an option belongs to a target that is not given.
     """
     if validation is not None and max_drop is None:
-        raise SpecError("validation is for max_drop; add it, or leave validation out")
+        raise SpecError("validation= is for max_drop=; add it, or leave validation= out")
     if size is None and max_bytes is None and max_drop is None:
         if sensitivity is not None:
-            raise SpecError("sensitivity is for a target; add size=, max_bytes= or max_drop=")
+            raise SpecError("sensitivity= is for a target; add size=, max_bytes= or max_drop=")
         if alternatives:
-            raise SpecError("alternatives are for a target; add size=, max_bytes= or max_drop=, or give scheme=")
+            raise SpecError("alternatives= are for a target; add size=, max_bytes= or max_drop=, or give scheme=")
         return None
     fields = {"size": size, "max_bytes": max_bytes, "max_drop": max_drop, "alternatives": tuple(alternatives)}
     table = None if sensitivity is None else str(sensitivity)
@@ -54,7 +54,7 @@ def check_goals(
     timed = activations == "auto" or max_ms is not None
     if target and timed:
         raise SpecError(
-            "activations='auto' and max_ms time files of one size; choose 8, 'dynamic' or None beside a target"
+            "activations='auto' and max_ms= time files of one size; choose 8, 'dynamic' or None beside a target"
         )
     if max_ms is not None and (activations not in (None, "auto") or not max_ms > 0):
         raise SpecError(
@@ -63,9 +63,9 @@ def check_goals(
     if best and not (minutes and minutes > 0):
         raise SpecError(f"best tries options for some minutes; add minutes=5 (got {minutes})")
     if minutes is not None and not best:
-        raise SpecError("minutes is the time for best=True; for reconstruct write reconstruct={'minutes': 5}")
+        raise SpecError("minutes= is the time for best=True; for reconstruct write reconstruct={'minutes': 5}")
     if best and (timed or not alone):
         raise SpecError(
             "best tries reconstruct by itself and compares files of the same bits and activations; leave out "
-            "reconstruct, size, max_bytes, max_drop, max_ms and activations='auto', or best"
+            "reconstruct=, size=, max_bytes=, max_drop=, max_ms= and activations='auto', or best"
         )

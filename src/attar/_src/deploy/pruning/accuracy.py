@@ -35,7 +35,7 @@ def loss_by_pruning(
     metric, count = None, examples.inputs.examples
     if len(judged) == len(pairs):
         try:
-            change = metric_change(examples.metric, judged, examples.layout, given=examples.given)
+            change = metric_change(examples.metric, judged, examples.layout, given=examples.given, noise=False)
             metric, count = (change.name, change.floating, change.file), change.examples
         except AttarError:
             # Targets that are no labels of this module.

@@ -13,6 +13,7 @@ from attar._src.methods.prune.layers.pruning import LayerPruning
 from attar._src.methods.prune.units import PruningUnit
 from attar._src.methods.prune.weights.own_sparsity import TRIED
 from attar._src.methods.prune.weights.pruning import WeightPruning
+from attar._src.report.wording import plural
 
 Asked = ChannelPruning | LayerPruning | WeightPruning
 
@@ -44,9 +45,9 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
     given = {name: value for name, value in options.items() if value is not None}
     if "max_ms" in given:
         if amounts := [name for name in AMOUNTS if name in given]:
-            raise SpecError(f"max_ms tells how much is removed; leave out {amounts[0]}")
-        if not given.pop("max_ms") > 0:
-            raise SpecError("max_ms: give a time above 0")
+            raise SpecError(f"max_ms= tells how much is removed; leave out {amounts[0]}=")
+        if not (most := given.pop("max_ms")) > 0:
+            raise SpecError(f"max_ms={most:g}: give a time above 0")
         given["macs"] = 0.5
     if unit is None:
         told = [kind for kind, own in OPTIONS.items() if own[0] in given]
@@ -66,7 +67,7 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
         timed = name == "macs" and options.get("max_ms") is not None
         of = " or ".join(repr(each) for each, own in OPTIONS.items() if name in own)
         raise SpecError(
-            f"{'max_ms' if timed else name} is of unit={of}, and unit={unit!r} is pruned; give one of the two"
+            f"{'max_ms' if timed else name}= is of unit={of}, and unit={unit!r} is pruned; give one of the two"
         )
     if kind == "weight":
         _join_target(given)
@@ -76,7 +77,16 @@ def asked_pruning(unit: str | None, score: str | None, exclude: Sequence[str], *
     return asked
 
 
-def long_step(asked: Asked, max_ms: float | None) -> str:
+def parts_in_words(asked: Asked, max_ms: float | None, examples: int) -> list[str]:
+    """Return what is scored, and by what; then what takes long, if anything does, and what becomes of the module."""
+    what = "weights"
+    if not isinstance(asked, WeightPruning):
+        what = "layers" if isinstance(asked, LayerPruning) else "channels and what goes with them"
+    scored = f"scoring {what} by {asked.score}, on {plural(examples, 'example')} where it reads any"
+    return [scored, *filter(None, [_long_step(asked, max_ms)])]
+
+
+def _long_step(asked: Asked, max_ms: float | None) -> str:
     """Return what takes long, and what becomes of the module by it, in a sentence; empty if nothing does."""
     if max_ms is not None:
         what = "layers" if isinstance(asked, LayerPruning) else "channels"
@@ -101,10 +111,10 @@ def _join_target(given: dict[str, Any]) -> None:
     """
     target = {name: given.pop(name) for name in ("max_bytes", "max_drop") if name in given}
     if target and "sparsity" in given:
-        raise SpecError(f"sparsity is chosen under {next(iter(target))}; leave it out")
+        raise SpecError(f"sparsity= is chosen under {next(iter(target))}=; leave it out")
     table = given.pop("sensitivity", None)
     if table is not None and not target and not isinstance(given.get("sparsity"), Mapping):
-        raise SpecError("a table of sensitivities chooses under a target; give max_bytes or max_drop")
+        raise SpecError("a table of sensitivities chooses under a target; give max_bytes= or max_drop=")
     if target:
         given["sparsity"] = target
     if table is not None:

@@ -15,14 +15,15 @@ from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
+from attar._src.core.progress import track
 from attar._src.data.axes import Dynamic
-from attar._src.deploy.dry_run import check_deployable, example_of
+from attar._src.deploy.dry_run import EXPORTING, check_deployable, example_of
 from attar._src.deploy.fidelity import ComparedExamples, Floating, labelled_examples
 from attar._src.deploy.first_run import prepare
 from attar._src.deploy.package import package
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.pruning.accuracy import loss_by_pruning
-from attar._src.deploy.pruning.asked import asked_pruning, long_step
+from attar._src.deploy.pruning.asked import asked_pruning, parts_in_words
 from attar._src.deploy.pruning.removals import save_pruned
 from attar._src.deploy.pruning.to_latency import channels_in_time, first_example, layers_in_time, milliseconds_of
 from attar._src.deploy.pruning.untrained import PruningLoss, note_loss, noted_loss
@@ -249,7 +250,7 @@ def prune(
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
             licence, limits: as for ``attar.quantize``.
-        on_step: called with a line on what becomes zero, or is measured, before that takes long.
+        on_step: called with a line on each part that may take long: what is exported, scored, measured or compared.
 
     Returns:
         The result: ``.module`` is a copy of the module with less in it, ``.excluded`` what stays and why,
@@ -285,29 +286,30 @@ def prune(
         update=update,
         overrides=overrides,
     )
+    say = on_step or (lambda _: None)
+    say(EXPORTING)
     module, inputs, notes = prepare(module, data, examples=examples, batch=batch, collate=collate, dynamic=dynamic)
     use = FileInfo(preprocessing, task, tuple(class_names), metric_name(metric), licence)
     example, axes, inputs = example_of(inputs, dynamic)
-    layout = ClassLayout(class_axis, ignore_index)
-    compared = labelled_examples(inputs, labels, metric, layout)
+    compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     captured = capture(module, example, names=inputs.names, dynamic=axes, train=False)
     dense = deploy_graph(module, captured)
     dry_run = check_deployable(module, dense, use, inputs, limits=limits)
-    if on_step is not None and (long := long_step(asked, max_ms)):
-        on_step(long)
+    for line in parts_in_words(asked, max_ms, inputs.examples):
+        say(line)
     batches = partial(_batches, inputs, compared)
 
     def gradients() -> PartGradients:
-        return part_gradients(captured, batches(), layout)
+        return part_gradients(captured, track([*batches()], "gradients of the examples"), compared.layout)
 
     time = partial(milliseconds_of, captured=captured, use=use, data=inputs, limits=limits)
-    labelled = Labelled(compared.metric, layout, compared.given, task, bool(class_names))
+    labelled = Labelled.of(compared, use)
     if isinstance(asked, WeightPruning):
         pruned = with_pruned_weights(
             module, captured, asked, compared.with_targets(), gradients, seed=seed, use=use, labelled=labelled
         )
     elif isinstance(asked, LayerPruning):
-        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=layout, seed=seed)
+        ordered = rank_layers(module, captured, asked, lambda: [*batches()], layout=compared.layout, seed=seed)
         pruned = ordered.without(asked) if max_ms is None else layers_in_time(ordered, asked, time, max_ms)
     else:
         ranked = rank_channels(
@@ -320,6 +322,7 @@ def prune(
             use=use,
         )
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)
+    say("running the module as it was and as it is, on the same examples")
     loss = loss_by_pruning(module, pruned.module, captured, compared)
     note_loss(pruned.module, loss)
     return PruningResult(pruned, dense, dry_run, captured, inputs, compared, use, loss, limits, notes)

@@ -274,7 +274,7 @@ class Allocator:
         """Return warnings of a drop that is measured on few examples, or without the labels that there are."""
         found = []
         for graph, judge in self.judges.items():
-            examples, counts = self.judged[graph].examples, f"max_drop counts {judge.unit}"
+            examples, counts = self.judged[graph].examples, f"a drop counts {judge.unit}"
             if judge.unjudged:
                 found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
             elif self.inputs[graph].targets and not self.judged[graph].targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +18,20 @@ from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
 from attar._src.measure.metric import Metric
-from attar._src.measure.metric_change import YES_OR_NO, MetricChange, chance_of_floating, metric_change
+from attar._src.measure.metric_change import (
+    YES_OR_NO,
+    MetricChange,
+    constant_answer,
+    metric_change,
+    metric_of_file,
+)
 from attar._src.model.interface import main_output
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
-from attar._src.work.context import JudgedExamples
 
 Outputs = NDArray[Any]
+#: Share of what the reference knows beyond a constant answer that a network must keep not to be ruined.
+_KEPT = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class OutputError:
     Attributes:
         error: mean squared difference over the variance of the reference about the mean of each channel: the inverse of
             the signal to noise, 0.01 for 20 dB.
-        signal_to_noise_db: the same in dB; None if the outputs are equal.
+        signal_to_noise_db: the same in dB; None if the outputs are equal, or not finite.
         kl: mean over positions of ``KL(reference || changed)`` of the class probabilities, in nats; None without
             classes.
         changed: share of predictions that differ; None of outputs that are judged by their values.
@@ -46,6 +53,22 @@ class OutputError:
     kl: float | None = None
     changed: float | None = None
     metric: float | None = None
+
+
+class KnownOutputs(Protocol):
+    """What examples tell of the right outputs: ``JudgedExamples`` of a stage, ``ComparedExamples`` of a file."""
+
+    @property
+    def metric(self) -> tuple[str, Metric] | None:
+        """Its name and function; None for the usual one of such outputs and targets."""
+
+    @property
+    def layout(self) -> ClassLayout:
+        """Class axis of the main output, and target that is not counted."""
+
+    @property
+    def given(self) -> bool:
+        """Whether the user gave the labels."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +90,8 @@ class Labelled:
     classes: bool = False
 
     @classmethod
-    def of(cls, known: JudgedExamples, use: FileInfo | None) -> Labelled:
-        """Return what a stage knows of the right outputs: by its examples, and by what the file tells its user."""
+    def of(cls, known: KnownOutputs, use: FileInfo | None) -> Labelled:
+        """Return what is known of the right outputs: by the examples, and by what the file tells its user."""
         use = use or FileInfo()
         return cls(known.metric, known.layout, known.given, use.task, bool(use.class_names))
 
@@ -88,7 +111,7 @@ class Judge:
         targets: of each batch; empty without labels that fit.
         labelled: what is known of them.
         floating: the metric of the reference; None without labels.
-        chance: what a constant answer reaches, if the reference is no better; else None.
+        constant: what a constant answer reaches; None if the metric does not tell.
         unjudged: why there are targets and no metric; empty otherwise.
     """
 
@@ -98,7 +121,7 @@ class Judge:
     targets: Sequence[NDArray[Any]] = ()
     labelled: Labelled = UNLABELLED
     floating: MetricChange | None = None
-    chance: Chance | None = None
+    constant: Chance | None = None
     unjudged: str = ""
 
     @classmethod
@@ -107,12 +130,12 @@ class Judge:
         with torch.no_grad():
             wanted = [output_array(program(*batch)) for batch in inputs.batches]
         targets = [each.numpy() for each in inputs.targets]
-        change, chance, why = None, None, ""
+        change, constant, why = None, None, ""
         if targets:
             try:
                 pairs = [(each, each, own) for each, own in zip(wanted, targets, strict=True)]
-                change = metric_change(labelled.metric, pairs, labelled.layout, given=labelled.given)
-                chance = chance_of_floating(labelled.metric, pairs, labelled.layout)
+                change = metric_change(labelled.metric, pairs, labelled.layout, given=labelled.given, noise=False)
+                constant = constant_answer(labelled.metric, pairs, labelled.layout)
             except AttarError as error:
                 why = str(error)
         yes_or_no = change is not None and change.name in YES_OR_NO
@@ -125,7 +148,14 @@ class Judge:
         if kind == SCORES and labels is not None and axis is None:
             axis = labelled.layout.settled(wanted[0].shape, labels.shape).axis
         axis = class_axis(wanted[0].shape, axis)
-        return cls(wanted, kind, axis, targets if change else (), labelled, change, chance, why)
+        return cls(wanted, kind, axis, targets if change else (), labelled, change, constant, why)
+
+    @property
+    def chance(self) -> Chance | None:
+        """What a constant answer reaches, if the reference is no better; else None."""
+        if self.constant is None or self.floating is None or not self.constant.explains(self.floating.floating):
+            return None
+        return self.constant
 
     @property
     def shares(self) -> bool:
@@ -155,7 +185,7 @@ class Judge:
         share = seen.equal_share(self.kind)
         return OutputError(
             error=relative_noise(seen),
-            signal_to_noise_db=seen.signal_to_noise_db,
+            signal_to_noise_db=seen.signal_to_noise_db if seen.finite else None,
             kl=nats / positions if positions else None,
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
@@ -198,11 +228,30 @@ class Judge:
             return 100 * loss / scale
         return 100 * (math.sqrt(seen.error) if seen.changed is None else seen.changed)
 
+    def ruins(self, seen: OutputError) -> bool:
+        """Return whether most of what the reference knows is lost.
+
+        It knows by how much its metric is better than that of a constant answer. Where that is not known: its
+        predictions, or, of values, their variance. A reference that is no better than a constant answer has nothing to
+        lose.
+
+        Example: of 91 % accuracy in ten classes 81 points can be lost, so that a file of 50 % is ruined; so is one that
+        changes more than half of all predictions, where there are no labels.
+        """
+        if self.floating is not None and self.floating.better and self.constant is not None:
+            if self.chance is not None:
+                return False
+            if seen.metric is None:
+                return True
+            known = abs(self.floating.floating - self.constant.value)
+            return self.floating.better * (self.floating.floating - seen.metric) > (1 - _KEPT) * known
+        return (seen.error if seen.changed is None else seen.changed) > 1 - _KEPT
+
     def _metric(self, judged: Sequence[tuple[Outputs, Outputs, NDArray[Any]]]) -> float | None:
         if not judged:
             return None
         try:
-            return metric_change(self.labelled.metric, judged, self.labelled.layout, given=True).file
+            return metric_of_file(self.labelled.metric, judged, self.labelled.layout)
         except AttarError:  # a metric that is not finite, of outputs that are not
             return None
 

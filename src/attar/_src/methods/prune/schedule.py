@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from attar._src.core.spec import SomeShare, Spec
+from attar._src.core.spec import SomeShare, Spec, registered_word
+from attar._src.methods.prune.scopes import SCOPES
 from attar._src.methods.prune.scores import SCORES, misplaced
 from attar._src.methods.prune.shapes import SHAPES
 from attar._src.methods.prune.units import PruningUnit, UnitText
@@ -55,12 +56,12 @@ class Pruning(Spec):
         [0.0, 0.875, 1.0]
     """
 
-    score: str = "l1"
+    score: Annotated[str, registered_word(SCORES)] = "l1"
     sparsity: SomeShare | None = None
     threshold: Annotated[float, Field(gt=0)] | None = None
     unit: UnitText = "weight"
-    scope: str = "layer"
-    shape: str = "cubic"
+    scope: Annotated[str, registered_word(SCOPES)] = "layer"
+    shape: Annotated[str, registered_word(SHAPES)] = "cubic"
     steps: Annotated[int, Field(ge=1)] = 4
     begin: _Share = 0.0
     end: _Share = 0.75

@@ -24,7 +24,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"specialized it to be a constant|Constraints violated|marked .* as dynamic",
         "its code fixes the length of an axis that should vary, as len(x) and int(x.shape[0]) do; write x.shape[0], or "
-        "fix the axis with dynamic=() (--fixed-batch N)",
+        "fix the axis with batch=N, dynamic=()",
     ),
     (
         r"\.numpy\(\) is not supported|\.tolist\(\)",

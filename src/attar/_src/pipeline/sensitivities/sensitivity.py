@@ -33,7 +33,7 @@ from attar._src.model.trace import trace
 from attar._src.pipeline.sensitivities.folder import SensitivityFolder
 from attar._src.train.batch import Batch
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import MAIN, CompressedModel, inputs_by_graph
+from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context
 
 #: Levels by default.
@@ -133,7 +133,7 @@ def sensitivity(
     example, axes, inputs = example_of(inputs, dynamic)
     compared = labelled_examples(inputs, labels, metric, ClassLayout(class_axis, ignore_index))
     targets = tuple(each for each in compared.targets if each is not None)
-    labelled = Labelled(compared.metric, compared.layout, compared.given, task, bool(class_names))
+    labelled = Labelled.of(compared, FileInfo(task=task, class_names=tuple(class_names)))
     given = CalibrationInputs(inputs.batches, inputs.names, inputs.axes, inputs.notes, targets)
     meter: SensitivityMeter
     if what == "channels":

@@ -20,13 +20,21 @@ def faster(row: _Row) -> bool:
     return bool(row["against_floating"][2] < 1)
 
 
+def useful(what: str, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the rows whose files hold a target and are of use.
+
+    At equal bytes a file that lost most of what the module knows is of none; a loss was agreed to.
+    """
+    return [row for row in rows if row["holds"] and not (what == "bytes" and row["ruined"])]
+
+
 def equals(what: str, rows: Sequence[_Row]) -> list[_Row]:
-    """Return the rows that serve a target as well as the best one, that first.
+    """Return the rows that serve a target as well as the best one, that first; none of :func:`useful` rows gives none.
 
     At equal bytes those whose loss is within one standard error of the least, at equal loss those of about as few
     bytes. Of these comes first what needs no training, then what is faster, then what takes least time.
     """
-    holding = [row for row in rows if row["holds"]]
+    holding = useful(what, rows)
     if not holding:
         return []
     if what == "bytes":
@@ -42,7 +50,7 @@ def answer(target: Mapping[str, Any], floating: _Row, about: Mapping[str, Any]) 
     """Return the answer for one target.
 
     Args:
-        target: ``what``, ``words`` and ``rows``.
+        target: ``what``, ``words``, ``rows``, and ``kept``: of bytes the smallest file of all that is not ruined.
         floating: figures of the file in floating point.
         about: ``unit`` of drops, numbers of ``calibration`` and ``validation`` examples, why there is no ``energy``.
     """
@@ -50,16 +58,16 @@ def answer(target: Mapping[str, Any], floating: _Row, about: Mapping[str, Any]) 
         return [f"None is needed: the file in floating point has {count(floating['file_bytes'])} bytes."]
     alike, rows = equals(target["what"], target["rows"]), target["rows"]
     if not alike:
-        return [_unreached(target, rows)]
+        return [_unreached(target, rows, about["unit"])]
     best, unit = alike[0], about["unit"]
     found = [
         f"At {target['words']}, use {best['method']}: {count(best['file_bytes'])} bytes, "
         f"{number(floating['file_bytes'] / best['file_bytes'], 3)} times fewer than in floating point, "
         f"{number(best['drop'], 3)} {unit} lost{_error(best)}, {milliseconds(best['ms'])} for one example."
     ]
-    made, tried = sum(row["holds"] for row in rows), sum(row["tries"] > 0 for row in rows)
+    made, tried = len(useful(target["what"], rows)), sum(row["tries"] > 0 for row in rows)
     if made < tried:
-        found.append(f"Only {made} of {plural(tried, 'method')} that were tried made a file there.")
+        found.append(f"Only {made} of {plural(tried, 'method')} that were tried made a file of use there.")
     if others := [row["method"] for row in alike[1:]]:
         why = (
             f"within one standard error of the {plural(about['validation'], 'validation example')}"
@@ -67,14 +75,24 @@ def answer(target: Mapping[str, Any], floating: _Row, about: Mapping[str, Any]) 
             else "within 2 % of its bytes"
         )
         found.append(f"As good {why}: {listed(others)}.")
-    found.append(_speed([row for row in rows if row["holds"]], best))
+    found.append(_speed(useful(target["what"], rows), best))
     found.append(_memory(best, floating))
     found.append(_energy(best, floating, about["energy"]))
     found.append(_cost(best, rows, target["what"], unit, about["calibration"]))
     return found
 
 
-def _unreached(target: Mapping[str, Any], rows: Sequence[_Row]) -> str:
+def _unreached(target: Mapping[str, Any], rows: Sequence[_Row], unit: str) -> str:
+    kept = target["kept"]
+    nearest_kept = "" if kept is None else f"{kept['method']}, with {count(kept['file_bytes'])} bytes and "
+    nearest_kept += "" if kept is None else f"{number(kept['drop'], 3)} {unit} lost"
+    if ruined := [row for row in rows if row["holds"]]:
+        least = min(ruined, key=lambda row: row["drop"])
+        return (
+            f"None of the methods that were tried keeps the network at {target['words']}, where {least['method']} "
+            f"loses {number(least['drop'], 3)} {unit}; "
+            + (f"the nearest that does is {nearest_kept}." if kept else "no file that was made does.")
+        )
     made = [row for row in rows if row["nearest"] is not None]
     if not made:
         return f"No method made a file at {target['words']}."
@@ -82,8 +100,9 @@ def _unreached(target: Mapping[str, Any], rows: Sequence[_Row]) -> str:
     what = (
         f"{count(nearest['nearest'])} bytes" if target["what"] == "bytes" else f"{number(nearest['nearest'], 3)} lost"
     )
+    what = nearest_kept if target["what"] == "bytes" and kept else f"{nearest['method']}, with {what}"
     who = "No method" if all(row["tries"] for row in rows) else "None of the methods that were tried"
-    return f"{who} reaches {target['words']}. The nearest is {nearest['method']}, with {what}."
+    return f"{who} reaches {target['words']}. The nearest is {what}."
 
 
 def _error(row: _Row) -> str:
@@ -138,7 +157,7 @@ def _cost(best: _Row, rows: Sequence[_Row], what: str, unit: str, calibration: i
         f"It took {number(best['seconds'], 3)} s to make, {number(best['tuning_seconds'], 3)} s with all sizes that "
         f"were tried, on {plural(calibration, 'calibration example')}; {trained}."
     )
-    holding = [row for row in rows if row["holds"]]
+    holding = useful(what, rows)
     sides = [[row for row in holding if bool(row["training_examples"]) is side] for side in (True, False)]
     if not all(sides):
         return said

@@ -121,7 +121,7 @@ def compare(
         >>> found.recommended("bytes")["file_bytes"] <= 1500
         True
     """
-    started = time.monotonic()
+    started, say = time.monotonic(), on_step or (lambda _: None)
     asked, chosen = equal_targets(bytes, drop), chosen_methods(methods)
     seconds = seconds_allowed(minutes)
     kept = ComparisonFolder(Path(folder), resume=resume)
@@ -146,6 +146,7 @@ def compare(
         class_axis=class_axis,
         licence=licence,
         limits=limits,
+        say=say,
     )
     for doubt in of.doubts(drop, "drop"):
         warnings.warn(doubt, AttarWarning, stacklevel=2)
@@ -155,5 +156,5 @@ def compare(
     if parts is not None:
         trained = TrainedFiles(Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep)))
         facts["training"] = trained.trainer.described()
-    comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, on_step or (lambda _: None), trained)
+    comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, say, trained)
     return ComparisonResult(kept.path, comparison.run(facts))

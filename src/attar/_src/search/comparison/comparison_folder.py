@@ -42,7 +42,7 @@ class ComparisonFolder(JournaledFolder):
 
     def add(self, tried: ComparisonTry) -> None:
         """Write a try to the journal."""
-        self._journal.add("tried", tried=tried.model_dump(mode="json"))
+        self._journal.add("tried", tried=tried.model_dump(mode="json"), seconds=tried.seconds)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result and the page."""

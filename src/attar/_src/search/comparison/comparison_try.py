@@ -6,9 +6,6 @@ from typing import Any
 
 from attar._src.core.spec import Spec
 
-#: Points.
-_RUINED = 50.0
-
 
 class ComparisonTry(Spec):
     """One strength of one variant of a method.
@@ -26,6 +23,8 @@ class ComparisonTry(Spec):
         noise: points by which the drop may be off for the draw of the examples: one standard error, of those whose
             prediction changed. None where the drop is no share of predictions.
         metric: on the validation examples; None without labels.
+        ruined: whether most of what the module knows is lost (``Judge.ruins``), so that no smaller file of the kind is
+            of use.
         seconds: it took to make and judge.
         training_examples: that gradient steps on the module's weights saw.
         failed: why there is no file.
@@ -43,12 +42,8 @@ class ComparisonTry(Spec):
     unit: str = ""
     noise: float | None = None
     metric: float | None = None
+    ruined: bool = False
     seconds: float = 0.0
     training_examples: int = 0
     failed: str = ""
     hopeless: bool = False
-
-    @property
-    def ruined(self) -> bool:
-        """Whether more than half of the predictions are lost, so that no smaller file of the kind is of use."""
-        return self.noise is not None and self.drop is not None and self.drop > _RUINED

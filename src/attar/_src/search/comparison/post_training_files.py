@@ -99,9 +99,15 @@ class PostTrainingFiles:
             found["quantize"]["keep"] = [*self.keep, *found["quantize"].get("keep", ())]
         return found
 
+    def solved(self, options: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Return whether what all sizes share is there for these options."""
+        if self._quantizing is None or self._quantizing[0] != _key(options.get("prune")):
+            return False
+        return self._quantizing[1].solved(options["quantize"])
+
     def _maker(self, pruning: Mapping[str, Any] | None) -> PostTraining:
         """Return what quantizes the module after this pruning."""
-        key = json.dumps(pruning, sort_keys=True)
+        key = _key(pruning)
         if self._quantizing is None or self._quantizing[0] != key:
             of = self.of
             model = of.untouched if pruning is None else self._traced(self._pruned(pruning).module)
@@ -153,6 +159,10 @@ class PostTrainingFiles:
             layers = rank_layers(of.module, of.captured, asked, lambda: [*of.batches()], layout=layout)
             self._ranked[key] = layers
         return layers.without(asked)
+
+
+def _key(pruning: Mapping[str, Any] | None) -> str:
+    return json.dumps(pruning, sort_keys=True)
 
 
 def _examples_seen(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> int:

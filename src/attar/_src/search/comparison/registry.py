@@ -12,7 +12,7 @@ from typing import Any
 from attar._src.core.errors import SpecError, UnknownName
 from attar._src.search.comparison.method import CompressionMethod, Need, Variant
 from attar._src.search.comparison.tuned import TUNED
-from attar._src.search.plan import RECONSTRUCT
+from attar._src.search.plan import FIRST, RECONSTRUCT, UNTOUCHED
 
 #: Bits of its own for each weight, by the integer program.
 _SIZED: Mapping[str, Any] = {"max_bytes": TUNED, "scales": "gptq"}
@@ -30,6 +30,8 @@ def _trained(way: str, option: str, like: str | None = None) -> Variant:
 METHODS: Mapping[str, CompressionMethod] = {
     each.name: each
     for each in (
+        # The same bits for all weights: seconds, and what most people try first.
+        *(CompressionMethod(step.name, (Variant(quantize=step.options),)) for step in FIRST if step.name != UNTOUCHED),
         CompressionMethod("quantization", (Variant(quantize=_SIZED),)),
         CompressionMethod("quantization in integers", (Variant(quantize=_INTEGERS),)),
         CompressionMethod(

@@ -58,6 +58,8 @@ class EqualTarget:
 
     def why(self, best: ComparisonTry | None, tries: Sequence[ComparisonTry]) -> str:
         """Return why a method has no file, or one of fewer bytes; empty if it reaches the target."""
+        if best is not None and self.what == "bytes" and best.ruined:
+            return f"ruined: loses {best.drop:.3g}"
         if best is not None:
             return "" if self.reached(best) else f"has {best.file_bytes:,} bytes at its largest"
         nearest = self.nearest(tries)

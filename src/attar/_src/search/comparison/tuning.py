@@ -11,6 +11,7 @@ from typing import Any
 from attar._src.core.digest import file_digest
 from attar._src.core.errors import AttarError, ModelError, SpecError
 from attar._src.core.interrupt import interruptible
+from attar._src.report.wording import clock, plural
 from attar._src.search.comparison.answer import answer, equals
 from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.comparison.comparison_try import ComparisonTry
@@ -21,11 +22,13 @@ from attar._src.search.comparison.target import EqualTarget, next_strength
 from attar._src.search.comparison.trained_files import TrainedFiles
 from attar._src.search.plan import UNTOUCHED
 from attar._src.search.searched_module import SearchedModule
+from attar._src.search.step_times import SOLVING, begun_words
 
 #: Why methods that train are left out where nothing was said of training.
 NO_TRAINING = "trains; give train=(x, y)"
-#: What a file takes before one was made, in times of that in floating point: sized by the integer program, pruned.
-_FIRST_SIZE, _FIRST_PRUNED = 10, 4
+#: What a file takes before one was made, in times of that in floating point: sized by the integer program, rounded,
+#: pruned.
+_FIRST_SIZE, _FIRST_ROUNDED, _FIRST_PRUNED = 10, 2, 4
 #: Times that what was timed may take the next time.
 _SPARE = 1.2
 #: Seconds that it takes to measure one file.
@@ -80,7 +83,9 @@ class Comparison:
 
     def _compared(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         self.tries = self.folder.begin(facts)
-        self._before = sum(each.seconds for each in self.tries)
+        self._before = self.folder.spent()
+        if said := self.folder.going_on(sum(not each.failed for each in self.tries)):
+            self.say(said)
         try:
             with interruptible():
                 if not self._own(UNTOUCHED, 0):
@@ -164,13 +169,15 @@ class Comparison:
         fields: dict[str, Any] = {"method": method, "variant": place, "strength": strength}
         path = self.folder.file_of(method, place, value)
         told = self.maker.every_option(options)
+        self._announce(_named(method, value), variant, self._own(method, place), strength)
         try:
-            if variant.train is None:
-                steps_saw = self.maker.save(options, path)
-            else:
-                assert self.trained is not None
-                told["train"], steps_saw = self.trained.save(options["train"], path.stem, path)
-            seen = self.of.seen(path)
+            with self.folder.counting_cuts(_named(method, value)):
+                if variant.train is None:
+                    steps_saw = self.maker.save(options, path)
+                else:
+                    assert self.trained is not None
+                    told["train"], steps_saw = self.trained.save(options["train"], path.stem, path)
+                seen = self.of.seen(path)
             drop = self.of.judge.points(seen)
             if not math.isfinite(drop):
                 raise SpecError("its outputs are not finite on validation examples")
@@ -182,6 +189,7 @@ class Comparison:
                 "unit": self.of.judge.unit,
                 "noise": self.of.noise(seen),
                 "metric": seen.metric,
+                "ruined": self.of.judge.ruins(seen),
                 "training_examples": steps_saw,
             }
         except AttarError as error:
@@ -197,8 +205,8 @@ class Comparison:
         self.say(self._line(tried, value))
 
     def _line(self, tried: ComparisonTry, value: float | None) -> str:
-        name = tried.method + ("" if value is None else f" at {value:,.6g}")
-        left = "" if self.seconds is None else f", {max(self.seconds - self._spent(), 0):.0f} s left"
+        name = _named(tried.method, value)
+        left = "" if self.seconds is None else f", {clock(self.seconds - self._spent())} left"
         if tried.failed:
             return f"{name}: {tried.failed}{left}"
         return f"{name}: {tried.file_bytes:,} bytes, {tried.drop:.3g} {tried.unit} lost{left}"
@@ -210,16 +218,28 @@ class Comparison:
     def _spent(self) -> float:
         return self._before + time.monotonic() - self.started
 
+    def _announce(self, name: str, variant: Variant, own: Sequence[ComparisonTry], strength: float) -> None:
+        """Say of a file that will take long what it is, and about how long."""
+        solving = _sized(variant) and not self.maker.solved(variant.options(None))
+        expected = self._expected(variant, own, strength) if self._own(UNTOUCHED, 0) else 0.0
+        if said := begun_words(name, expected, SOLVING if solving else ""):
+            self.say(said)
+
+    def _expected(self, variant: Variant, own: Sequence[ComparisonTry], strength: float) -> float:
+        """Return the seconds that one more file of a variant may take, by those of it that are there."""
+        times = _FIRST_SIZE if _sized(variant) else _FIRST_ROUNDED if variant.quantize else _FIRST_PRUNED
+        first = times * self._own(UNTOUCHED, 0)[0].seconds
+        if self.trained is not None and variant.train is not None and variant.tuned is not None:
+            options = variant.options(variant.tuned.value(strength, self._floating_bytes))
+            first = self.trained.expected(options["train"])
+        return _SPARE * max((each.seconds for each in own), default=first)
+
     def _fits(self, variant: Variant, own: Sequence[ComparisonTry], strength: float) -> bool:
         """Return whether one more file is expected to be made, and all to be measured, in time."""
         if self.seconds is None:
             return True
-        first = self._own(UNTOUCHED, 0)[0].seconds * (_FIRST_SIZE if variant.quantize else _FIRST_PRUNED)
-        if self.trained is not None and variant.train is not None and variant.tuned is not None:
-            options = variant.options(variant.tuned.value(strength, self._floating_bytes))
-            first = self.trained.expected(options["train"])
-        expected = _SPARE * max((each.seconds for each in own), default=first)
         files = {each.file for target in self.targets for each in self._best(target).values() if each is not None}
+        expected = self._expected(variant, own, strength)
         return self._spent() + expected + _MEASURING * (len(files) + 2) <= self.seconds
 
     def _best(self, target: EqualTarget) -> dict[str, ComparisonTry | None]:
@@ -232,6 +252,8 @@ class Comparison:
         floating = self._own(UNTOUCHED, 0)[0]
         best = [self._best(target) for target in self.targets]
         names = list(dict.fromkeys(each.file for found in best for each in found.values() if each is not None))
+        roughly = ", roughly" if quick else f": about {clock(_MEASURING * (len(names) + 1))}"
+        self.say(f"times in turns and memory of {plural(len(names) + 1, 'file')}{roughly}")
         measured = measure_files(self.of, self.folder.path, [floating.file, *names], quick=quick)
         about = {
             "unit": self._unit,
@@ -243,7 +265,8 @@ class Comparison:
         targets = []
         for target, found in zip(self.targets, best, strict=True):
             rows = [self._row(target, name, each, measured) for name, each in found.items()]
-            told = {"what": target.what, "most": target.most, "words": target.words(self._unit), "rows": rows}
+            told: dict[str, Any] = {"what": target.what, "most": target.most, "words": target.words(self._unit)}
+            told |= {"rows": rows, "kept": self._kept()}
             recommended = next((row["method"] for row in equals(target.what, rows)), None)
             reached = recommended is not None or (target.what == "bytes" and target.holds(floating))
             answered = {"recommended": recommended, "reached": reached, "answer": answer(told, first, about)}
@@ -260,6 +283,13 @@ class Comparison:
         }
         self.folder.finish(result)
         return result
+
+    def _kept(self) -> dict[str, Any] | None:
+        """Return name, bytes and loss of the smallest file that is not ruined; None without one."""
+        made = [each for each in self.tries if each.method != UNTOUCHED and not each.failed and not each.ruined]
+        least = min(made, key=lambda each: each.file_bytes or 0, default=None)
+        fields = ("method", "file_bytes", "drop")
+        return None if least is None else {name: getattr(least, name) for name in fields}
 
     def _why_untried(self, target: EqualTarget, method: str) -> str:
         """Return why no file of a method was made."""
@@ -283,3 +313,13 @@ class Comparison:
         if best is None:
             return row
         return {**row, **best.model_dump(mode="json"), **measured.files[best.file]}
+
+
+def _named(method: str, value: float | None) -> str:
+    """Return the name of a file: of its method, and the value of the option that is tuned."""
+    return method if value is None else f"{method} at {value:,.6g}"
+
+
+def _sized(variant: Variant) -> bool:
+    """Return whether an integer program chooses bits, on solutions at all levels that are made first."""
+    return variant.quantize is not None and "max_bytes" in variant.quantize

@@ -35,7 +35,7 @@ def training_parts(
         return data, validation, preprocessing, train
     if train is None or train is False:
         if teacher is not None or augment or epochs is not None:
-            raise SpecError("teacher, augment and epochs are of a training; add train=(x, y), or train=True")
+            raise SpecError("teacher=, augment= and epochs= are of a training; add train=(x, y), or train=True")
         return data, validation, preprocessing, None
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1):
         raise SpecError(f"epochs={epochs!r}: give how often a training sees its examples, 1 or more, or none")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import DataError, SpecError
+from attar._src.core.errors import DataError, SpecError, UnknownName
 from attar._src.core.spec import build_spec
 from attar._src.data.dataset import Dataset
 from attar._src.pipeline.data_splits import load_splits
 from attar._src.recipe.parts import DataSpec
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
+from attar._src.train.augment import AUGMENTATIONS
 
 #: Share of the training examples that is held out to judge files, as recipes do.
 HELD_OUT_SHARE = 0.1
@@ -37,6 +38,9 @@ class TrainingParts:
     teacher: Mapping[str, Any] | None = None
     epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        check_augmentations(self.data.get("augment", ()))
+
 
 @dataclass(frozen=True)
 class DividedData:
@@ -55,6 +59,18 @@ class DividedData:
     data: Mapping[str, Any]
 
 
+def check_augmentations(augment: Sequence[Any]) -> None:
+    """Refuse random changes that there are none of, as the argument that they are, not as a part of a recipe.
+
+    Raises:
+        SpecError: the message has the nearest name.
+    """
+    for each in augment:
+        name = each.get("name") if isinstance(each, Mapping) else each
+        if isinstance(name, str) and ":" not in name and name not in [*AUGMENTATIONS]:
+            raise SpecError(f"augment={name!r}: {UnknownName(AUGMENTATIONS.noun, name, AUGMENTATIONS)}")
+
+
 def divide(data: Any, validation: Any, augment: Sequence[Any]) -> DividedData:
     """Return training examples in those that train, or calibrate, and those that judge.
 
@@ -70,6 +86,7 @@ def divide(data: Any, validation: Any, augment: Sequence[Any]) -> DividedData:
         raise DataError(
             f"{_FORMS}; one array of shape {tuple(data.shape)} came, without targets: those of labels= do not train"
         )
+    check_augmentations(augment)
     plain = {} if isinstance(data, Dataset) else {"preprocessing": "none"}
     # A run checks that there is a test split; a search never reads it.
     source = {"train": data, "test": data} | ({} if validation is None else {"validation": validation})

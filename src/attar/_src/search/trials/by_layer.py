@@ -30,7 +30,8 @@ from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Choose, Point, Space
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel
+from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.context import JudgedExamples
 
 #: Calibration examples on which each layer is measured alone.
 _MEASURED = 64
@@ -103,7 +104,7 @@ def _of_bits(
         bits=[int(each) for each in layers.values],
         sparsities=(0.0,),
         measured=inputs.first(_MEASURED, cut=runs[model].traced.any_batch),
-        labelled=Labelled(task=use.task, classes=bool(use.class_names)),
+        labelled=_labelled(first, prepared, use),
     )
     problem = solved.problem
     if timed:
@@ -124,7 +125,7 @@ def _of_channels(
     inputs = calibration.of(source.parameters)
     use = replace(prepared.splits.use, licence=first.models[model].licence)
     some = inputs.first(_MEASURED, cut=run.traced.any_batch)
-    judged = JudgedChannels(some, Labelled(task=use.task, classes=bool(use.class_names)))
+    judged = JudgedChannels(some, _labelled(first, prepared, use))
     feed = prepared.splits.feed(prepared.splits.train, source.parameters, batch=stage.batch)
     gradients = partial(part_gradients, run.captured, islice(feed.once(), stage.batches), first.class_layout)
     ranked = rank_channels(module, run.captured, stage, gradients, seed=first.seeds[0], judged=judged, use=use)
@@ -148,6 +149,10 @@ def _of_channels(
 
         problem = in_milliseconds(problem, packed, _one(inputs, run))
     return replace(problem, paths={name: (path,) for name, path in groups.items()})
+
+
+def _labelled(first: Recipe, prepared: Preparation, use: FileInfo) -> Labelled:
+    return Labelled.of(JudgedExamples(None, prepared.metric, first.class_layout, given=True), use)
 
 
 def _one(inputs: CalibrationInputs, run: DryRun) -> tuple[Tensor, ...]:

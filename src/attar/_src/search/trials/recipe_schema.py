@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attar._src.recipe.recipe import SEARCH_KEY, Recipe
@@ -12,6 +12,8 @@ _Part = Mapping[str, Any]
 #: What editors show of a value, which may have several forms.
 _NOTES = ("title", "description", "default")
 _DEFINED = "#/$defs/"
+#: Keys by which mappings of several kinds are told apart.
+_KEYS = ("stage", "name", "kind")
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -20,6 +22,9 @@ def recipe_schema() -> dict[str, Any]:
     A value ``v`` of the schema ``s`` becomes ``s``, or ``{choose: [v, ...]}`` of such values, or, of numbers,
     ``{between: [v, v]}``; behind names of a mapping also ``each: layer``. What trials are judged by has no holes. That
     holes need a search, and how their values go together, is checked by :func:`attar.run_search` alone.
+
+    What a value is follows from it by ``if``, a hole by its key and a stage by its name, not by trying all forms: a
+    validator names the faulty key of that form.
     """
     plain, search = Recipe.schema(), SearchSpec.model_json_schema()
     parts = _Holes(plain["$defs"])
@@ -50,14 +55,15 @@ class _Holes:
         each = {"each": {"const": "layer"}} if layers else {}
         # Of what is one word here, such as the name of a stage, another word is another part of the schema.
         inner: _Part = {"type": "string"} if "const" in part else {"$ref": pointer}
-        forms = [
-            self.fields({name: told for name, told in part.items() if name not in _NOTES}, f"{pointer}/anyOf/0"),
-            _mapping(choose={"type": "array", "minItems": 2, "uniqueItems": True, "items": inner}, **each),
-        ]
+        holes = [_mapping(choose={"type": "array", "minItems": 2, "uniqueItems": True, "items": inner}, **each)]
         if self._numeric(part):
             ends = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"allOf": [{"type": "number"}, inner]}}
-            forms.append(_mapping(between=ends, log={"type": "boolean"}, **each))
-        return {**{name: part[name] for name in _NOTES if name in part}, "anyOf": forms}
+            holes.append(_mapping(between=ends, log={"type": "boolean"}, **each))
+        plain = {name: told for name, told in part.items() if name not in _NOTES}
+        found = self.fields(plain, pointer + "/else" * len(holes))
+        for hole in reversed(holes):
+            found = {"if": _has(hole["required"][0], {"type": "array"}), "then": hole, "else": found}
+        return {**{name: part[name] for name in _NOTES if name in part}, **found}
 
     def fields(self, part: _Part, pointer: str, *, only: set[str] | None = None) -> dict[str, Any]:
         """Return the schema of a value that is no hole itself, and may have some in its fields; ``only`` in these."""
@@ -78,6 +84,9 @@ class _Holes:
             # Models and caches, which are not of $defs, have names and no globs.
             globs = pointer.startswith(_DEFINED)
             found["additionalProperties"] = self.place(part["additionalProperties"], behind, layers=globs)
+        if (tagged := self._tagged(part)) is not None:
+            found = {name: told for name, told in found.items() if name not in ("anyOf", "oneOf")}
+            return {**found, "allOf": self._kinds(*tagged, f"{pointer}/allOf")}
         for key in ("anyOf", "oneOf", "allOf"):
             if key in part:
                 del found[key]
@@ -86,6 +95,52 @@ class _Holes:
                 found[told] = [self.fields(each, f"{pointer}/{told}/{place}") for place, each in enumerate(part[key])]
         return found
 
+    def _tagged(self, part: _Part) -> tuple[str, dict[str, list[_Part]], list[_Part]] | None:
+        """Return the key that tells which of several mappings a value is, these by the words of it, and other forms."""
+        members = [*_members(part)]
+        for key in _KEYS:
+            words: dict[str, list[_Part]] = {}
+            for each in members:
+                if (word := self._properties(each).get(key, {}).get("const")) is not None:
+                    words.setdefault(word, []).append(each)
+            if len(words) > 1:
+                return key, words, [each for each in members if not any(each in group for group in words.values())]
+        return None
+
+    def _properties(self, part: _Part) -> _Part:
+        named: _Part = self._definitions.get(str(part.get("$ref")).removeprefix(_DEFINED), {})
+        return dict(named.get("properties", {}))
+
+    def _kinds(self, key: str, words: Mapping[str, list[_Part]], others: list[_Part], pointer: str) -> list[_Part]:
+        """Return conditions on a value of several kinds: by the word behind its key the fields that it may have."""
+        found: list[_Part] = [
+            {"if": _has(key, {"const": word}), "then": self._one_of(group)} for word, group in words.items()
+        ]
+        texts = [each for each in others if each.get("type") == "string"]
+        own = [each for each in others if each not in texts]
+        known: _Part = {"anyOf": [{"enum": [*words]}, {"pattern": ":"}]} if own else {"enum": [*words]}
+        for each in own:
+            then = self.fields(each, f"{pointer}/{len(found)}/then")
+            found.append({"if": _has(key, {"type": "string", "pattern": ":"}), "then": then})
+        found.append({"if": _has(key, {"type": "string"}), "then": {"properties": {key: known}}})
+        found.append({"if": {"type": "object"}, "then": {"required": [key]}})
+        # A word that stands for the whole, and a mapping whose key is a hole.
+        place = f"{pointer}/{len(found)}/else/anyOf"
+        forms: list[_Part] = [self.fields(each, f"{place}/{index}") for index, each in enumerate(own)]
+        forms += [{**each, **known} for each in texts]
+        forms += [each for group in words.values() for each in group]
+        worded = {"type": "object", "properties": {key: {"type": "string"}}}
+        return [*found, {"if": worded, "else": {"anyOf": forms}}]
+
+    def _one_of(self, group: list[_Part]) -> _Part:
+        """Return the schema of mappings of one name: the first that alone has a key that is there, else the last."""
+        first, *rest = group
+        if not rest:
+            return first
+        others = {name for each in rest for name in self._properties(each)}
+        alone = [name for name in self._properties(first) if name not in others]
+        return {"if": {"anyOf": [{"required": [name]} for name in alone]}, "then": first, "else": self._one_of(rest)}
+
     def _numeric(self, part: _Part) -> bool:
         """Return whether a value may be a number."""
         if "$ref" in part:
@@ -93,6 +148,17 @@ class _Holes:
         if any(self._numeric(each) for key in ("anyOf", "oneOf") for each in part.get(key, ())):
             return True
         return part.get("type") in ("integer", "number")
+
+
+def _members(part: _Part) -> Iterator[_Part]:
+    """Yield the forms that a value may have, those of a form that has several one by one."""
+    for each in (*part.get("anyOf", ()), *part.get("oneOf", ())):
+        inner = [*_members(each)]
+        yield from inner if inner and not {"type", "$ref", "enum"} & each.keys() else [each]
+
+
+def _has(key: str, value: _Part) -> dict[str, Any]:
+    return {"type": "object", "properties": {key: value}, "required": [key]}
 
 
 def _mapping(**fields: Any) -> dict[str, Any]:

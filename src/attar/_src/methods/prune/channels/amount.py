@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from attar._src.core.spec import PartShare, SomeShare, Spec
+from attar._src.core.spec import PartShare, SomeShare, Spec, registered_word
+from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 
 ChannelScope = Literal["layer", "global", "sensitivity"]
 
@@ -39,7 +40,7 @@ class ChannelPruning(Spec):
     overrides: dict[str, SomeShare] = {}
     macs: PartShare | None = None
     max_bytes: Annotated[int, Field(gt=0)] | None = None
-    score: str = "l2"
+    score: Annotated[str, registered_word(CHANNEL_SCORES)] = "l2"
     scope: ChannelScope | None = None
     sensitivity: str | None = None
     exclude: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
 from attar._src.core.errors import ModelError, SpecError, UnknownName
-from attar._src.core.spec import PartShare, Spec, demand_share
+from attar._src.core.spec import PartShare, Spec, demand_share, registered_word
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.methods.prune.layers.runs import LayerRuns
 from attar._src.methods.prune.layers.scores import LAYER_SCORES
@@ -47,7 +47,7 @@ class LayerPruning(Spec):
 
     layers: _Amount | None = None
     macs: PartShare | None = None
-    score: str = "similarity"
+    score: Annotated[str, registered_word(LAYER_SCORES)] = "similarity"
     exclude: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, model_validator
 from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
-from attar._src.core.spec import SomeShare, Spec, demand_share
+from attar._src.core.spec import SomeShare, Spec, demand_share, registered_word
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.ranking import Gradients, PartGradients, gradient_moments
 from attar._src.methods.prune.masks import demand_some_left
@@ -61,9 +61,9 @@ class WeightPruning(Spec):
 
     sparsity: _Sparsity | None = None
     unit: UnitText = "weight"
-    score: str = "obs"
+    score: Annotated[str, registered_word(SCORES)] = "obs"
     update: Update = "obs"
-    scope: str = "layer"
+    scope: Annotated[str, registered_word(SCOPES)] = "layer"
     sequential: bool = True
     correct_bias: bool = True
     layers: tuple[str, ...] = ("*",)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import PerChannel, Scheme
-from attar._src.core.spec import refusing_at
+from attar._src.core.spec import refusing_at, registered_word
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.own_bits import own_bits
@@ -112,10 +112,10 @@ class PostTrainingQuantize(Stage):
     symmetric: bool = True
     granularity: GranularityChoice = None
     scheme: str = AFFINE
-    scales: str = "absmax"
+    scales: Annotated[str, registered_word(SOLVERS)] = "absmax"
     power_of_two: bool = False
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    observer: str = "auto"
+    observer: Annotated[str, registered_word(OBSERVERS)] = "auto"
     layers: tuple[str, ...] = ("*",)
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.scheme import Scheme
-from attar._src.core.spec import Spec, refusing_at
+from attar._src.core.spec import Spec, refusing_at, registered_word
 from attar._src.methods.layer_selection import select_weights
 from attar._src.methods.quantize.activation_bits import check_own_bits, own_value_bits, site_bits
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
@@ -47,7 +47,7 @@ class Rounding(Spec):
     bits: GridBits = 4
     activations: GridBits | None = None
     granularity: GranularityChoice = None
-    scales: str = "absmax"
+    scales: Annotated[str, registered_word(SOLVERS)] = "absmax"
     every: Annotated[int, Field(ge=1)] = 50
     keep: tuple[str, ...] = ()
     keep_activations: tuple[str, ...] = ()

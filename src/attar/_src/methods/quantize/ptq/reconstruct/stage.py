@@ -13,7 +13,6 @@ from torch import Tensor
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
-from attar._src.measure.class_layout import FROM_SHAPES
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.ptq.reconstruct.code_budget import CodeBudget
@@ -25,7 +24,7 @@ from attar._src.train.augment import AugmentationChoice, apply_endless, apply_fi
 from attar._src.train.seeds import derive_seed
 from attar._src.train.store import Checkpoint, CheckpointStore
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
+from attar._src.work.compressed_model import CompressedModel, inputs_by_graph
 from attar._src.work.context import Context, TrainingContext, Trial
 from attar._src.work.stage import Stage
 
@@ -249,9 +248,7 @@ class Reconstruct(Stage):
         self, model: CompressedModel, name: str, inputs: CalibrationInputs, context: Context
     ) -> ClassScores | None:
         """Return the output of a graph whose divergence is made small, if one has scores."""
-        use = context.use or FileInfo()
-        layout = context.layout if isinstance(context, TrainingContext) else FROM_SHAPES
-        labelled = Labelled(layout=layout, task=use.task, classes=bool(use.class_names))
+        labelled = Labelled.of(context.judged, context.use)
         return class_scores(model.graphs[name], inputs, self.loss, labelled)
 
     def _steps(self, works: Iterable[Reconstruction]) -> StepCounts:

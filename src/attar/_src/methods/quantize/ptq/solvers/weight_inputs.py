@@ -19,6 +19,7 @@ from attar._src.model.statistics import InputHessian, Statistic
 from attar._src.model.weights import find_weights
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedGraph, CompressedModel, FileInfo
+from attar._src.work.context import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ class WeightInputs:
         }
         if not tables:
             return self
-        known = use or FileInfo()
-        labelled = Labelled(task=known.task, classes=bool(known.class_names))
+        labelled = Labelled.of(UNKNOWN, use)
         output = main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
         found = lookup_hessians(self.graph, tables, inputs, labelled, output, cut=graph.traced.any_batch)
         return replace(self, unseen={k: why for k, why in self.unseen.items() if k not in found}, hessians=found)
