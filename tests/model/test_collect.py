@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from attar._src.core import progress
 from attar._src.core.errors import ModelError, UnknownName
 from attar._src.model import collect as collecting
 from attar._src.model.collect import Clip, Request, collect
@@ -187,3 +188,15 @@ def test_a_statistic_of_ones_own(graph, batches):
     (found,) = gathered(graph, {"a": [Request(("relu",), Peak, (0.5,))]}, batches)["a"]
     values = hidden(graph, batches)
     assert found.count == (values > values.max() / 2).sum() > 0
+
+
+def test_work_on_a_key_is_progress(graph, batches, monkeypatch, capsys):
+    """Guards against minutes of solving weights in silence, once all inputs have run."""
+    monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
+    lines = []
+    for _ in collect(graph, {"a": [FIRST], "b": [SECOND], "c": [MEAN]}, batches, "calibrating"):
+        lines.append(capsys.readouterr().err)
+    lines.append(capsys.readouterr().err)
+    # Three batches and three keys; a step counts when the next begins.
+    assert [each.count("calibrating: ") for each in lines] == [2, 1, 1, 2]
+    assert "calibrating: 6 of 6" in lines[-1]

@@ -125,12 +125,15 @@ def collect(
             raise UnknownName("value of the graph", name, names)
     blocks = list(_blocks(wanted, memory))
     count = sum(len(_passes(wanted, keys, in_step=False)) for keys in blocks) * len(batches)
+    # What the caller does with a key counts as a step, too: a weight may be solved for longer than all inputs run.
+    count += len(wanted)
     with closing(track(range(count), what)) as ticks:
         for keys in blocks:
             seen = _statistics(graph, wanted, keys, batches, clips, ticks)
             _check_finite(seen)
             for key in keys:
                 yield key, tuple(seen[request] for request in wanted[key])
+                next(ticks, None)
         next(ticks, None)
 
 
