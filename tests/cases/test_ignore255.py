@@ -58,7 +58,7 @@ def test_losses_that_ignore_different_targets_are_refused():
 
 
 def test_a_label_that_is_no_class_is_refused_before_training(tmp_path):
-    with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index of 255"):
+    with pytest.raises(AttarError, match=r"labels up to 255 were given for 3 outputs.*ignore_index=255"):
         trained(tmp_path / "run", **recipe(255, {"a": own_loss}))
 
 
@@ -67,7 +67,7 @@ def test_a_file_is_evaluated_without_the_ignored_label(rng):
     x = rng.normal(size=(10, 3, 8, 8)).astype(np.float32)
     y = session.run(x).argmax(-1)
     y[:4] = 255
-    with pytest.raises(DataError, match=r"ignore_index of 255"):
+    with pytest.raises(DataError, match=r"ignore_index=255"):
         evaluate_accuracy(session, x, y)
     found = evaluate_accuracy(session, x, y, layout=ClassLayout(ignore_index=255))
     assert (found.accuracy, found.predictions) == (1.0, 6)
@@ -109,6 +109,6 @@ def test_labels_that_give_no_metric_are_told_of(tmp_path):
     report = attar.quantize(net, list(zip(batches, labels, strict=True)), bits=8).save(tmp_path / "m.attar")
     assert "labels up to 255 were given for 3 outputs" in report["notes"]["labels"]
     quantized = attar.quantize(net, batches[0], bits=8, labels=labels[0])
-    with pytest.warns(AttarWarning, match="the labels give no metric: labels up to 255 .*ignore_index of 255"):
+    with pytest.warns(AttarWarning, match="the labels give no metric: labels up to 255 .*ignore_index=255"):
         report = quantized.save(tmp_path / "m.attar")
     assert "metric" not in report["fidelity"]

@@ -52,7 +52,7 @@ def right_predictions(
     if labels.max(initial=0) >= classes:
         raise DataError(
             f"labels up to {labels.max()} were given for {classes} outputs; a label that is no class is left out with "
-            f"an ignore_index of {labels.max()}; else, is this the data the model was made for?"
+            f"ignore_index={labels.max()}; else, is this the data the model was made for?"
         )
     return (outputs.argmax(axis) == targets)[counted], labels
 

@@ -245,8 +245,7 @@ def prune(
         round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
         least: share of the channels of each layer that remains, 0.1 by default.
         update: what becomes of the weights that remain: ``obs`` (the default), ``sparsegpt``, ``none``.
-        overrides: glob of layers -> share of its channels, without ``channels`` those of no other layer; of weights
-            its sparsity.
+        overrides: glob of layers -> share of its channels (alone: others keep theirs), or with weights its sparsity.
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
             licence, limits: as for ``attar.quantize``.
