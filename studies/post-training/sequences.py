@@ -175,7 +175,10 @@ ROWS: dict[str, tuple[int, dict[str, Any]]] = {
         )
     },
     "encoder w4 gptq": (512, {"bits": 4, "scales": "gptq", "symmetric": False}),
-    "encoder w4 reround": (512, {"bits": 4, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN}),
+    **{
+        f"encoder w{bits} reround": (512, {"bits": bits, "scales": "gptq", "symmetric": False, "reconstruct": AGAIN})
+        for bits in (4, 3)
+    },
     "encoder w8a8 dynamic": (128, {"bits": 8, "activations": "dynamic"}),
     "encoder 3 bits a weight": (512, {"size": 3, "scales": "gptq"}),
 }
