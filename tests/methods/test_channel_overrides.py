@@ -61,6 +61,7 @@ def test_each_group_loses_a_share_of_its_own(net, channels, overrides, expected)
         ({"overrides": {"iner": 0.5}}, UnknownName, "no layer named 'iner'; did you mean 'inner'"),
         ({"overrides": {"head": 0.5}}, SpecError, "overrides 'head': no channels of it can be removed: .*output"),
         ({"overrides": {"inner": 1.0}}, SpecError, "overrides.*inner"),
+        ({"overrides": {"inner": 0.5}, "max_ms": 1.0}, SpecError, "max_ms tells how much is removed; leave out over"),
         ({"overrides": {"inner": 0.5}, "macs": 0.5}, SpecError, "overrides are shares of"),
         ({"overrides": {"inner": 0.5}, "channels": 0.5, "scope": "global"}, SpecError, "overrides are shares of"),
     ],
