@@ -77,10 +77,10 @@ class _Programs(Sampler):
         """Return what the next point may cost, and whether the measured errors decide."""
         problem, goal = self.problem, self.task.goal
         bracket = CostBracket.of(problem, goal, self.told.values())
-        bound = bound_of(problem, goal)
+        bound = bound_of(problem, goal, self.told.values())
         top = problem.largest if bound is None else min(bound, problem.largest)
         if not sought(problem, goal):
-            return top, not self.told
+            return top, problem.relative or not self.told
         if bracket.holding is None:
             return top, bracket.failing is None
         if bracket.failing is None:
