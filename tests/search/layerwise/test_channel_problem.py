@@ -1,6 +1,7 @@
 """The layerwise problem of channels: bytes that do not add up, budgets that hold by construction, all samplers."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -102,6 +103,22 @@ def test_every_sampler_that_goes_layer_by_layer_takes_channels(problem, name):
     assert len(trials) == 8
     # The goal bounds bytes: what is asked for holds it.
     assert all(each.figures.file_bytes <= bound for each in trials)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_an_integer_program_uses_the_room_that_a_bound_leaves(problem, share):
+    """Guards against points that cost too much by the sum over layers, and fit as a whole: they were never tried."""
+    bound = share * problem.largest
+    task = LayerwiseTask(problem.space, Goal(max_bytes=int(bound), minimise="drop"), 0, 8, problem=problem)
+
+    def lost(chosen):
+        return sum(problem.errors[layer][choice] for layer, choice in chosen.items())
+
+    every = [dict(zip(problem.costs, each, strict=True)) for each in product(problem.choices, repeat=3)]
+    fitting = sorted(lost(each) for each in every if problem.cost_of(each) <= bound)
+    asked = problem.chosen(SAMPLERS["integer_program"]().start(task).ask(0))
+    assert problem.cost_of(asked) <= bound
+    assert lost(asked) <= 1.05 * fitting[0]
 
 
 @pytest.mark.parametrize("name", ["integer_program", "ddpg", "sac"])
