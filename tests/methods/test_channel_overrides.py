@@ -61,6 +61,7 @@ def test_each_group_loses_a_share_of_its_own(net, channels, overrides, expected)
         ({"overrides": {"iner": 0.5}}, UnknownName, "no layer named 'iner'; did you mean 'inner'"),
         ({"overrides": {"head": 0.5}}, SpecError, "overrides 'head': no channels of it can be removed: .*output"),
         ({"overrides": {"inner": 1.0}}, SpecError, "overrides.*inner"),
+        ({"overrides": {"inner": 0.5}, "max_ms": 1.0}, SpecError, "max_ms= tells how much is removed; leave out over"),
         ({"overrides": {"inner": 0.5}, "macs": 0.5}, SpecError, "overrides are shares of"),
         ({"overrides": {"inner": 0.5}, "channels": 0.5, "scope": "global"}, SpecError, "overrides are shares of"),
     ],
@@ -68,3 +69,15 @@ def test_each_group_loses_a_share_of_its_own(net, channels, overrides, expected)
 def test_what_cannot_be_is_refused(net, options, error, message):
     with pytest.raises(error, match=message):
         attar.prune(net, X, **options)
+
+
+def test_parameters_of_folded_norms_are_no_zeros(tmp_path):
+    """Guards against zeros that nobody made, where the file has fewer tensors than the module."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    nn.init.ones_(net[1].bias)
+    result = attar.prune(net.eval(), X, sparsity=0.5)
+    zeros = sum(int((each == 0).sum()) for each in (result.module[0].weight, result.module[4].weight))
+    whole = sum(each.numel() for each in net.parameters())
+    assert result.save(tmp_path / "a.attar")["pruning"]["nonzero"] == [whole, whole - zeros]
+    assert result.figures["nonzero"] == [whole, whole - zeros]

@@ -84,7 +84,8 @@ def layered(overrides):
 def spread(overrides, names=("conv1", "layer1.0.conv", "fc")):
     tree = layered(overrides)
     assert has_layer_holes(tree)
-    return with_layer_holes(tree, lambda *_: [*names])["models"]["net"]["stages"][0]["overrides"]
+    made = with_layer_holes(tree, lambda *_: {each: [each] for each in names})
+    return made["models"]["net"]["stages"][0]["overrides"]
 
 
 def test_every_layer_that_a_glob_matches_has_a_hole():
@@ -98,14 +99,27 @@ def test_every_layer_that_a_glob_matches_has_a_hole():
     }
 
 
+def test_no_hole_is_without_effect():
+    """Guards against trials of values that another glob replaces: one between, or one by another name of the layer."""
+    hole = {"choose": [2, 4], "each": "layer"}
+    assert [*spread({"conv1": 8, "c*": 3, "*": hole}).items()] == [
+        *(("c*", 3), ("conv1", {"choose": [2, 4]}), ("layer1.0.conv", {"choose": [2, 4]}), ("fc", {"choose": [2, 4]}))
+    ]
+    names = {"stem": ["stem", "stem.weight", "outer"], "inner": ["inner"]}
+    made = with_layer_holes(layered({"*": hole, "outer": 3}), lambda *_: names)
+    assert made["models"]["net"]["stages"][0]["overrides"] == {"inner": {"choose": [2, 4]}, "outer": 3}
+    made = with_layer_holes(layered({"outer": hole}), lambda *_: names)
+    assert made["models"]["net"]["stages"][0]["overrides"] == {"stem": {"choose": [2, 4]}}
+
+
 def test_a_hole_for_each_layer_stands_behind_a_glob_of_layers():
     hole = {"choose": [2, 4], "each": "layer"}
     with pytest.raises(SpecError, match="no layer of net named 'convv'"):
         spread({"convv": hole})
     with pytest.raises(SpecError, match="for stages of a model"):
-        with_layer_holes({"data": {"x": hole}}, lambda *_: ["fc"])
+        with_layer_holes({"data": {"x": hole}}, lambda *_: {"fc": ["fc"]})
     with pytest.raises(SpecError, match="stands behind a glob"):
-        with_layer_holes({"seeds": [hole]}, lambda *_: ["fc"])
+        with_layer_holes({"seeds": [hole]}, lambda *_: {"fc": ["fc"]})
 
 
 def test_a_recipe_with_holes_needs_a_search():

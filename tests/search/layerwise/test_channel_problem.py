@@ -1,5 +1,8 @@
 """The layerwise problem of channels: bytes that do not add up, budgets that hold by construction, all samplers."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,17 @@ def test_the_cost_of_a_point_is_that_of_the_module_without_these_channels(ranked
     assert all(own[(0.75,)] > own[(0.25,)] > 0 for own in problem.errors.values())
 
 
+@pytest.mark.parametrize("options", [{"least": 0.5}, {"round_to": 8}])
+def test_errors_are_those_of_what_a_trial_removes(ranked, options):
+    """Guards against an error of three quarters of a group of which half can be removed."""
+    layers = [LayerFacts(group.name, 3, len(group.units)) for group in ranked.removable.found.groups]
+    made = channel_problem(ranked, ChannelPruning(overrides={"0": 0.0}, **options), layers, SHARES)
+    for name, own in made.costs.items():
+        same = [(a, b) for a in own for b in own if own[a] == own[b]]
+        assert len(same) > len(own)
+        assert all(made.errors[name][a] == made.errors[name][b] for a, b in same)
+
+
 def test_a_policy_keeps_its_budget(problem):
     """AMC: an episode ends with a network that the budget allows, whatever the actions."""
     environment, draw = LayerByLayer(problem), np.random.default_rng(1)
@@ -89,3 +103,37 @@ def test_every_sampler_that_goes_layer_by_layer_takes_channels(problem, name):
     assert len(trials) == 8
     # The goal bounds bytes: what is asked for holds it.
     assert all(each.figures.file_bytes <= bound for each in trials)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_an_integer_program_uses_the_room_that_a_bound_leaves(problem, share):
+    """Guards against points that cost too much by the sum over layers, and fit as a whole: they were never tried."""
+    bound = share * problem.largest
+    task = LayerwiseTask(problem.space, Goal(max_bytes=int(bound), minimise="drop"), 0, 8, problem=problem)
+
+    def lost(chosen):
+        return sum(problem.errors[layer][choice] for layer, choice in chosen.items())
+
+    every = [dict(zip(problem.costs, each, strict=True)) for each in product(problem.choices, repeat=3)]
+    fitting = sorted(lost(each) for each in every if problem.cost_of(each) <= bound)
+    asked = problem.chosen(SAMPLERS["integer_program"]().start(task).ask(0))
+    assert problem.cost_of(asked) <= bound
+    assert lost(asked) <= 1.05 * fitting[0]
+
+
+@pytest.mark.parametrize("name", ["integer_program", "ddpg", "sac"])
+def test_a_bound_is_on_the_file_after_later_stages(problem, name):
+    """Guards against channels removed until the weights fit in floating point, where 4 bits follow."""
+    relative = replace(problem, relative=True)
+    bound = int(0.6 * 0.2 * problem.largest)
+    task = LayerwiseTask(problem.space, Goal(max_bytes=bound, minimise="drop"), 0, 8, problem=relative)
+    options = {} if name == "integer_program" else {"warm_up": 2, "updates": 2}
+
+    def judge(point):
+        lost = sum(problem.errors[layer][choice] for layer, choice in problem.chosen(point).items())
+        return QuickFigures(round(0.2 * problem.cost(point)) + 100, lost, 16)
+
+    trials = [*try_points(SAMPLERS[name](**options).start(task), judge, 8)]
+    assert trials[0].figures.file_bytes == judge(problem.point(dict.fromkeys(problem.costs, (0,)))).file_bytes
+    held = [each.figures.file_bytes for each in trials if each.figures.file_bytes <= bound]
+    assert max(held) > 0.7 * bound

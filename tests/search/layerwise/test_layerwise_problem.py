@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from tests.search.layerwise.additive import additive, figures
 
@@ -40,6 +42,7 @@ def test_a_bracket_lies_between_what_held_and_what_did_not():
 def test_a_bound_counts_what_costs_count():
     problem = additive()
     assert bound_of(problem, Goal(max_bytes=500, max_ms=2)) == 500
+    assert bound_of(replace(problem, relative=True), Goal(max_bytes=500)) is None
     assert sought(problem, Goal(max_drop=1))
     assert not sought(problem, Goal(max_bytes=500))
 

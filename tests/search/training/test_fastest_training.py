@@ -37,7 +37,7 @@ def test_a_short_training_is_plain(tmp_path, journal, monkeypatch):
     """Guards against files of small networks that depend on what was measured."""
     monkeypatch.setattr(student_facts, "measure_precision", None)
     made = trainer(tmp_path)
-    made.decide(journal.decide, None)
+    made.decide(journal, None)
     assert (made.precision, made.layout, made.epochs) == ("32-true", "contiguous", 1)
 
 
@@ -48,7 +48,7 @@ def test_a_long_training_takes_what_is_fastest_and_goes_on_with_it(tmp_path, jou
     monkeypatch.setattr(student_facts, "_LONG_EPOCH", 0.0)
     monkeypatch.setattr(student_facts, "measure_precision", lambda *_: found)
     made = trainer(tmp_path)
-    made.decide(journal.decide, None)
+    made.decide(journal, None)
     assert made.facts.step_seconds == 0.125
     recipe = made.recipe([])
     assert (recipe.precision, recipe.layout) == ("bf16-mixed", "channels_last")
@@ -56,8 +56,21 @@ def test_a_long_training_takes_what_is_fastest_and_goes_on_with_it(tmp_path, jou
     other = student_facts.Decision("32-true", "contiguous", figures)
     monkeypatch.setattr(student_facts, "measure_precision", lambda *_: other)
     again = trainer(tmp_path)
-    again.decide(SearchFolder(journal.path, resume=True).decide, None)
+    again.decide(SearchFolder(journal.path, resume=True), None)
     assert again.recipe([]).described() == recipe.described()
+
+
+def test_a_search_of_before_there_was_a_choice_goes_on_as_it_began(tmp_path, journal, monkeypatch):
+    """Guards against a cut training whose folder refuses another precision, and outputs of a teacher made anew."""
+    stages = [{"stage": "distill", "teacher": "teacher", "epochs": 1, "batch": 64}]
+    began = trainer(tmp_path, augment=["flip", {"name": "crop", "padding": 2}])
+    journal.decide("epochs of a training", lambda: 1)
+    monkeypatch.setattr(student_facts, "_LONG_EPOCH", 0.0)
+    found = student_facts.Decision("bf16-mixed", "channels_last", {})
+    monkeypatch.setattr(student_facts, "measure_precision", lambda *_: found)
+    again = trainer(tmp_path, augment=["flip", {"name": "crop", "padding": 2}])
+    again.decide(journal, 1e-6)
+    assert again.recipe(stages).described() == began.recipe(stages).described()
 
 
 def test_training_in_the_fastest_layout_ends_in_a_file(tmp_path, journal, monkeypatch):
@@ -66,7 +79,7 @@ def test_training_in_the_fastest_layout_ends_in_a_file(tmp_path, journal, monkey
     found = student_facts.Decision("bf16-mixed", "channels_last", {})
     monkeypatch.setattr(student_facts, "measure_precision", lambda *_: found)
     made = trainer(tmp_path)
-    made.decide(journal.decide, None)
+    made.decide(journal, None)
     path = tmp_path / "a.attar"
     stages = [{"stage": "distill", "teacher": "teacher", "epochs": 1, "batch": 64}]
     place = made.run(stages, "a", path)

@@ -130,3 +130,46 @@ def test_two_holes_of_one_group_are_refused(folder):
     text = CHANNELS.replace('"*": {choose: [0, 0.25, 0.5, 0.75], each: layer}', '"2": {choose: [0, 0.5]}')
     with pytest.raises(SpecError, match="'2' is of 0 that can be removed"):
         task_of(written(folder, "kept.yaml", text))
+
+
+RESIDUAL = """
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 16)
+        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        return self.head((x + self.outer(self.inner(x).relu())).relu())
+
+
+def residual():
+    torch.manual_seed(0)
+    return Residual()
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "holes"),
+    [
+        ('overrides: {"*": {choose: [0, 0.5], each: layer}}', {"inner", "stem"}),
+        # The two layers that are added lose the same channels.
+        ('overrides: {"*": {choose: [0, 0.5], each: layer}, outer: 0.25}', {"inner"}),
+        ("overrides: {outer: {choose: [0, 0.5], each: layer}}", {"stem"}),
+        ('exclude: [outer], overrides: {"*": {choose: [0, 0.5], each: layer}}', {"inner"}),
+        # No norm has the channels of inner.
+        ('score: batch_norm, overrides: {"*": {choose: [0, 0.5], each: layer}}', {"stem"}),
+    ],
+)
+def test_there_is_a_hole_for_each_group_that_a_trial_can_choose_for(folder, tmp_path, stage, holes):
+    """Guards against holes whose value counts for nothing, and such that no trial can fill."""
+    (folder / "nets2.py").write_text(NETS + RESIDUAL)
+    recipe = CHANNELS.replace("nets.py:net, weights: net.safetensors", "nets2.py:residual")
+    recipe = recipe.replace('score: taylor, overrides: {"*": {choose: [0, 0.25, 0.5, 0.75], each: layer}}', stage)
+    path = written(folder, "groups.yaml", recipe)
+    assert {each.rpartition(".")[2] for each in task_of(path).problem.space} == holes
+    found = attar.run_search(path, tmp_path / "out")
+    sizes = [each.file_bytes for each in found.files[1:]]
+    assert len({*sizes}) == len({tuple(each.options.values()) for each in found.files[1:]}) > 1

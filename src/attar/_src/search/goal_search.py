@@ -125,7 +125,7 @@ class GoalSearch:
         left = None if self.seconds is None else self._left()
         trainer.activations = 8 if chosen_activations(self.goal, self.files) == 8 else None
         try:
-            trainer.decide(self.folder.decide, left)
+            trainer.decide(self.folder, left)
             self.say(f"{TRAINING}: {plural(trainer.epochs, 'epoch')} each, {trainer.precision}, {trainer.layout}")
             for each in self.files:
                 if each.way:

@@ -6,7 +6,7 @@ recipe with holes --> space --> point --> recipe without
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,6 +14,9 @@ from attar._src.core.errors import SpecError, UnknownName
 from attar._src.recipe.recipe import SEARCH_KEY, unfilled_hole
 from attar._src.report.wording import short
 from attar._src.search.space import Choose, Hole, Point, Space, hole_at
+
+#: Layers in order -> all names by which globs match them.
+LayerNames = Mapping[str, Sequence[str]]
 
 #: The root of a recipe's paths in messages.
 _ROOT = "recipe"
@@ -146,28 +149,30 @@ def has_layer_holes(tree: Mapping[str, Any]) -> bool:
     return any(hole.each is not None for hole in find_holes(tree).holes.values())
 
 
-def with_layer_holes(tree: Mapping[str, Any], layers: Callable[[str, int], Sequence[str]]) -> dict[str, Any]:
+def with_layer_holes(tree: Mapping[str, Any], layers: Callable[[str, int], LayerNames]) -> dict[str, Any]:
     """Return the recipe with a hole for each layer in place of ``GLOB: {..., each: layer}``.
 
     A layer that a later glob of the same mapping matches has its value from there, and no hole.
 
     Args:
         tree: the recipe.
-        layers: name of a model and place of a stage -> the layers that the stage may name, in order.
+        layers: name of a model and place of a stage -> the layers that the stage may name, in order, each with all
+            names by which a glob of the stage matches it.
 
     Raises:
         SpecError: a hole for each layer is no value of a glob in a stage of a model, or no layer matches.
 
     Example:
         >>> stage = {"overrides": {"*": {"choose": [2, 4], "each": "layer"}, "fc": 8}}
-        >>> done = with_layer_holes({"models": {"net": {"stages": [stage]}}}, lambda *_: ["conv", "fc"])
+        >>> tree, names = {"models": {"net": {"stages": [stage]}}}, {"conv": ["conv"], "fc": ["fc"]}
+        >>> done = with_layer_holes(tree, lambda *_: names)
         >>> done["models"]["net"]["stages"][0]["overrides"]
         {'conv': {'choose': [2, 4]}, 'fc': 8}
     """
     return dict(_spread(tree, "", layers))
 
 
-def _spread(value: Any, path: str, layers: Callable[[str, int], Sequence[str]]) -> Any:
+def _spread(value: Any, path: str, layers: Callable[[str, int], LayerNames]) -> Any:
     hole = hole_at(value, path)
     if hole is not None and hole.each is not None:
         raise SpecError(
@@ -186,21 +191,27 @@ def _spread(value: Any, path: str, layers: Callable[[str, int], Sequence[str]]) 
             found[key] = _spread(item, _below(path, key), layers)
             continue
         later = [str(other) for other in [*value][place + 1 :]]
-        for name in _matching(str(key), path, layers):
-            if not any(fnmatchcase(name, other) for other in later):
+        for name, every in _matching(str(key), path, layers).items():
+            if not any(_matches(every, other) for other in later):
+                # At the end: a glob before this one would count for it otherwise.
+                found.pop(name, None)
                 found[name] = {mark: each for mark, each in item.items() if mark != "each"}
     return found
 
 
-def _matching(glob: str, path: str, layers: Callable[[str, int], Sequence[str]]) -> list[str]:
+def _matching(glob: str, path: str, layers: Callable[[str, int], LayerNames]) -> LayerNames:
     parts = path.split(".")
     if len(parts) < 4 or parts[0] != "models" or parts[2] != "stages" or not parts[3].isdigit():
         raise SpecError(f"{_below(_ROOT, path)}: each: layer is for stages of a model; remove it here")
     names = layers(parts[1], int(parts[3]))
-    found = [name for name in names if fnmatchcase(name, glob)]
+    found = {name: every for name, every in names.items() if _matches(every, glob)}
     if not found:
         raise SpecError(f"{_below(_ROOT, path)}: {UnknownName(f'layer of {parts[1]}', glob, names)}")
     return found
+
+
+def _matches(names: Iterable[str], glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in names)
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:

@@ -24,7 +24,7 @@ OPTIONS = {
     "weight": ("sparsity", "max_bytes", "max_drop", "scope", "sensitivity", "update", "overrides"),
 }
 #: Options that say how much.
-AMOUNTS = ("channels", "layers", "sparsity", "macs", "max_bytes", "max_drop")
+AMOUNTS = ("channels", "layers", "sparsity", "macs", "max_bytes", "max_drop", "overrides")
 _LONG = "takes minutes for a large module; sensitivity='FOLDER' takes a table of attar sensitivity instead"
 _KINDS: dict[str, type[Spec]] = {"channel": ChannelPruning, "layer": LayerPruning, "weight": WeightPruning}
 

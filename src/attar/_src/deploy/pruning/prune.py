@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from attar._src.artifact.limits import Limits
@@ -158,10 +157,10 @@ class PruningResult:
         sessions = [Session(each, threads=1, limits=self.limits) for each in (untouched, packed)]
         feeds = [first_example(session, self.data) for session in sessions]
         before, after = interleave([partial(s.run, feed) for s, feed in zip(sessions, feeds, strict=True)], seconds=2.0)
-        nonzero = [_nonzero(CompressedModel.of(self.dense)), _nonzero(compressed)]
+        models = (CompressedModel.of(self.dense), compressed)
         return {
             **self.figures,
-            "nonzero": nonzero,
+            "nonzero": [n - _zeros(model) for n, model in zip(self.figures["parameters"], models, strict=True)],
             "file_bytes": [len(untouched), len(packed)],
             "latency_ms": [before.median_ms, after.median_ms],
             "times_faster": 1 / after.ratio,
@@ -346,5 +345,6 @@ def speed_in_words(times: float, *, zeros: bool) -> str:
     return f"not faster than before ({times:.2f} times): what was removed takes little of the time"
 
 
-def _nonzero(model: CompressedModel) -> int:
-    return sum(int(torch.count_nonzero(each)) for each in model.state().values() if each.is_floating_point())
+def _zeros(model: CompressedModel) -> int:
+    # Of weights alone: parameters of folded norms are in other tensors of the file.
+    return sum(int((each == 0).sum()) for name, each in model.state().items() if name in model.weights())

@@ -156,7 +156,7 @@ class Comparison:
         elif not self.trained.trainer.epochs and not self._untrained:
             left = None if self.seconds is None else self.seconds - self._spent()
             try:
-                self.trained.trainer.decide(self.folder.decide, left)
+                self.trained.trainer.decide(self.folder, left)
             except AttarError as error:
                 self._untrained = str(error)
         return not self._untrained

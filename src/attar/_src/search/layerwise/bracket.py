@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -32,9 +33,23 @@ class CostBracket:
         return cls(holding, max(below, default=None))
 
 
-def bound_of(problem: LayerwiseProblem, goal: Goal) -> float | None:
-    """Return the bound of a goal on what the problem's costs count; None without one."""
-    return goal.max_ms if problem.unit == "ms" else goal.max_bytes
+def bound_of(problem: LayerwiseProblem, goal: Goal, told: Iterable[ToldTrial] = ()) -> float | None:
+    """Return the bound of a goal on what the problem's costs count; None without one.
+
+    Of a problem whose costs are relative, it is the cost that the bound has by the trial nearest to it, None before the
+    first: of 8,000 bytes in floating point 1,000 may be left in 4 bits.
+    """
+    timed = problem.unit == "ms"
+    bound = goal.max_ms if timed else goal.max_bytes
+    if bound is None or not problem.relative:
+        return bound
+    most: float = bound
+    files = [(each.figures.ms if timed else each.figures.file_bytes, each.point) for each in told if each.figures]
+    known = [(took, point) for took, point in files if took]
+    if not known:
+        return None
+    took, point = min(known, key=lambda each: abs(math.log(each[0] / most)))
+    return most * problem.cost(point) / took
 
 
 def sought(problem: LayerwiseProblem, goal: Goal) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from attar._src.methods.allocate.level import Level
@@ -52,16 +53,17 @@ def channel_problem(
         {"channels": tuple(shares)},
         costs,
         whole(middle) - sum(costs[name][choice] for name, choice in middle.items()),
-        _errors(ranked, pruning.score, names, shares),
+        _errors(ranked, pruning, names, shares),
         whole=whole,
     )
 
 
 def _errors(
-    ranked: RankedChannels, score: str, names: Sequence[str], shares: Sequence[float]
+    ranked: RankedChannels, pruning: ChannelPruning, names: Sequence[str], shares: Sequence[float]
 ) -> dict[str, dict[LayerChoice, float]]:
-    """Return group -> choice -> the error of the output where this group alone loses its share."""
-    meter = ranked.meter([float(share) for share in shares if share > 0], score)
+    """Return group -> choice -> the error of the output where a trial prunes this group alone."""
+    meter = ranked.meter([float(share) for share in shares if share > 0], pruning.score)
+    meter = replace(meter, choice=ranked.choice_by_group(pruning))
     found: dict[str, dict[LayerChoice, float]] = {}
     for layer in meter.measure():
         if layer.name in names:

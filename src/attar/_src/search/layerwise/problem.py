@@ -61,6 +61,7 @@ class LayerwiseProblem:
         paths: layer -> path of each dimension in the space; ``LAYER.DIMENSION`` if None.
         whole: choices of all layers -> what the file takes, where costs of single layers do not add up, as those of
             channels, which the next layer reads; None for the sum.
+        relative: whether costs tell only how files compare, as stages that follow change all of them alike.
 
     Example:
         >>> facts = [LayerFacts("conv", 3, 16), LayerFacts("fc", 64, 10)]
@@ -80,6 +81,7 @@ class LayerwiseProblem:
     unit: str = "bytes"
     paths: Mapping[str, Sequence[str]] | None = None
     whole: Callable[[Mapping[str, LayerChoice]], float] | None = None
+    relative: bool = False
 
     @cached_property
     def choices(self) -> list[LayerChoice]:

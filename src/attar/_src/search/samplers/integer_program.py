@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -77,10 +78,10 @@ class _Programs(Sampler):
         """Return what the next point may cost, and whether the measured errors decide."""
         problem, goal = self.problem, self.task.goal
         bracket = CostBracket.of(problem, goal, self.told.values())
-        bound = bound_of(problem, goal)
+        bound = bound_of(problem, goal, self.told.values())
         top = problem.largest if bound is None else min(bound, problem.largest)
         if not sought(problem, goal):
-            return top, not self.told
+            return top, problem.relative or not self.told
         if bracket.holding is None:
             return top, bracket.failing is None
         if bracket.failing is None:
@@ -100,14 +101,19 @@ class _Programs(Sampler):
             }
             for name, own in problem.errors.items()
         }
-        room = most - problem.fixed
+        room, least = most - problem.fixed, math.inf
+        best = {name: min(own, key=own.__getitem__) for name, own in problem.costs.items()}
         for _ in range(_CORRECTIONS):
             found = by_name(errors, problem.costs, room)
             if found is None:
                 break
             beyond = problem.cost_of(found) - most
-            if problem.whole is None or beyond <= 0:
+            if problem.whole is None:
                 return problem.point(found)
-            # Costs that do not add up: the next program has as much less room as this one took too much.
+            # Costs that do not add up: the next program has as much less room as this one took too much, or more as it
+            # left.
             room -= 1.05 * beyond
-        return problem.point({name: min(own, key=own.__getitem__) for name, own in problem.costs.items()})
+            lost = sum(errors[name][choice] for name, choice in found.items())
+            if beyond <= 0 and lost < least:
+                best, least = found, lost
+        return problem.point(best)

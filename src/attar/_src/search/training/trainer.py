@@ -6,7 +6,7 @@ import copy
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from attar._src.core.spec import build_spec
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.parts import DataSpec
 from attar._src.recipe.recipe import Recipe
-from attar._src.search.search_folder import TRIALS
+from attar._src.search.search_folder import TRIALS, JournaledFolder
 from attar._src.search.training.next_trained import Target, TrainedStep
 from attar._src.search.training.parts import TrainingParts
 from attar._src.search.training.registry import TRAINED_WAYS
@@ -32,6 +32,8 @@ from attar._src.train.augment import Finite
 #: of a search that they may take.
 _VARIANTS, _TEACHING = 8, 0.1
 _TEACHER_OUTPUTS = "teacher.safetensors"
+#: The last that is decided of all trainings.
+_DECIDED_EPOCHS = "epochs of a training"
 #: Epochs of a whole training: of many examples, and of few.
 _EPOCHS, _MANY, _EPOCHS_OF_FEW = 20, 20_000, 30
 _FEWEST_EPOCHS = 3
@@ -90,20 +92,27 @@ class Trainer:
             self._facts = StudentFacts.of(self._prepared, STUDENT, TEACHER)
         return self._facts
 
-    def decide(self, journaled: Callable[[str, Callable[[], Any]], Any], seconds: float | None) -> None:
+    def decide(self, folder: JournaledFolder, seconds: float | None) -> None:
         """Decide what all trainings have in common: precision, memory layout, and epochs that fit into a time.
 
         Args:
-            journaled: takes what is decided on and how; returns the decision of before if there is one.
+            folder: whose journal keeps what is decided.
             seconds: that are left, if there is a limit.
 
         Raises:
             AttarError: what is there cannot be trained.
         """
         facts = self.facts
-        fastest = journaled("precision and layout of trainings", lambda: [facts.precision, facts.layout])
-        self.variants = journaled("variants of an example", lambda: self._affordable_variants(seconds))
-        self.epochs = journaled("epochs of a training", lambda: self.choose_epochs(seconds))
+        # Epochs alone are of a search of before there was a choice: its trainings and outputs go on with no others.
+        plain = folder.decided(_DECIDED_EPOCHS) is not None
+        fastest = folder.decide(
+            "precision and layout of trainings",
+            lambda: [self.precision, self.layout] if plain else [facts.precision, facts.layout],
+        )
+        self.variants = folder.decide(
+            "variants of an example", lambda: _VARIANTS if plain else self._affordable_variants(seconds)
+        )
+        self.epochs = folder.decide(_DECIDED_EPOCHS, lambda: self.choose_epochs(seconds))
         if [self.precision, self.layout] != fastest:
             self.precision, self.layout = fastest
             # Modules of another layout serve no run.

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
 from typing import Any
 
 from torch import Tensor
 
 from attar._src.core.errors import SpecError
 from attar._src.deploy.dry_run import DryRun
-from attar._src.methods.allocate.judge import Labelled
-from attar._src.methods.prune.channels.gradients import part_gradients
-from attar._src.methods.prune.channels.pruning import rank_channels
-from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.channels.stage import PruneChannels
 from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.pipeline.execution.preparation import Preparation
@@ -28,13 +22,10 @@ from attar._src.search.layerwise.problem import LayerwiseProblem, LayerwiseTask
 from attar._src.search.layerwise.times import in_milliseconds
 from attar._src.search.samplers.sampler import SearchTask
 from attar._src.search.space import Choose, Point, Space
+from attar._src.search.trials.ranked_groups import MEASURED_ALONE, labelled_by, rank_groups
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel, FileInfo
-from attar._src.work.context import JudgedExamples
-
-#: Calibration examples on which each layer is measured alone.
-_MEASURED = 64
+from attar._src.work.compressed_model import CompressedModel
 
 
 def search_task(holed: HoledRecipe, first: Recipe, prepared: Preparation, trials: int | None) -> SearchTask:
@@ -103,8 +94,8 @@ def _of_bits(
         names=[name for name in stage.chosen(untouched) if name in weights],
         bits=[int(each) for each in layers.values],
         sparsities=(0.0,),
-        measured=inputs.first(_MEASURED, cut=runs[model].traced.any_batch),
-        labelled=_labelled(first, prepared, use),
+        measured=inputs.first(MEASURED_ALONE, cut=runs[model].traced.any_batch),
+        labelled=labelled_by(first, prepared, use),
     )
     problem = solved.problem
     if timed:
@@ -117,18 +108,9 @@ def _of_channels(
 ) -> LayerwiseProblem:
     """Return the problem of the channels of groups, ranked and each measured alone; ``timed`` in ms."""
     calibration, runs = prepared.dry_runs(first, Journal.unwritten())
-    source, run = prepared.sources[model], runs[model]
-    source.begin(first.seeds[0])
-    module, stage = source.module, first.models[model].stages[0]
-    assert module is not None
+    run, stage = runs[model], first.models[model].stages[0]
     assert isinstance(stage, PruneChannels)
-    inputs = calibration.of(source.parameters)
-    use = replace(prepared.splits.use, licence=first.models[model].licence)
-    some = inputs.first(_MEASURED, cut=run.traced.any_batch)
-    judged = JudgedChannels(some, _labelled(first, prepared, use))
-    feed = prepared.splits.feed(prepared.splits.train, source.parameters, batch=stage.batch)
-    gradients = partial(part_gradients, run.captured, islice(feed.once(), stage.batches), first.class_layout)
-    ranked = rank_channels(module, run.captured, stage, gradients, seed=first.seeds[0], judged=judged, use=use)
+    ranked = rank_groups(first, prepared, model, stage)
     groups: dict[str, str] = {}
     for layer, path in layers.paths.items():
         matched = [each.name for each in ranked.removable.found.groups if each.matches(layer)]
@@ -147,12 +129,9 @@ def _of_channels(
             asked = stage.model_copy(update={"overrides": {**stage.overrides, **shares}})
             return ranked.packed(ranked.without(asked).module)
 
-        problem = in_milliseconds(problem, packed, _one(inputs, run))
-    return replace(problem, paths={name: (path,) for name, path in groups.items()})
-
-
-def _labelled(first: Recipe, prepared: Preparation, use: FileInfo) -> Labelled:
-    return Labelled.of(JudgedExamples(None, prepared.metric, first.class_layout, given=True), use)
+        problem = in_milliseconds(problem, packed, _one(calibration.of(prepared.sources[model].parameters), run))
+    # A file has its graph beside the weights, and weights of fewer bits after later stages.
+    return replace(problem, paths={name: (path,) for name, path in groups.items()}, relative=True)
 
 
 def _one(inputs: CalibrationInputs, run: DryRun) -> tuple[Tensor, ...]:

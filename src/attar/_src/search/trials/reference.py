@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import filelock
 
 from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.methods.prune.channels.stage import PruneChannels
-from attar._src.model.dependencies.check import find_removable
 from attar._src.pipeline.execution.preparation import Preparation
 from attar._src.pipeline.journal import Journal
 from attar._src.recipe.recipe import Recipe
+from attar._src.search.holes import LayerNames
 from attar._src.search.trial import TrialOutcome, TrialReference, run_trial, scored_on
+from attar._src.search.trials.ranked_groups import rank_groups
 from attar._src.search.trials.spec import HoledRecipe
 from attar._src.search.tried_file import TriedFile
 from attar._src.work.compressed_model import CompressedModel
@@ -105,9 +107,9 @@ def make_reference(
     return SearchReference(name, model, recipe, outcome, path)
 
 
-def layers_of(prepared: Preparation, recipe: Recipe, model: str, stage: int) -> list[str]:
+def layers_of(prepared: Preparation, recipe: Recipe, model: str, stage: int) -> LayerNames:
     """Return the layers of a model that a stage may name, in order: those with weights, or the first of each group of
-    channels that can be removed.
+    channels that can be removed; each with the names of its weights, too, and of all layers of the group.
 
     Raises:
         SpecError: the model is a file.
@@ -115,9 +117,21 @@ def layers_of(prepared: Preparation, recipe: Recipe, model: str, stage: int) -> 
     _, runs = prepared.dry_runs(recipe, Journal.unwritten())
     if model not in runs:
         raise SpecError(f"recipe.models.{model}: a file has no layers to choose for; remove each: layer")
-    pruning, module = recipe.models[model].stages[stage], prepared.sources[model].module
-    if isinstance(pruning, PruneChannels) and module is not None:
-        found = find_removable(module, runs[model].captured).found
-        return [name for name, each in found.named_groups.items() if not any(map(each.matches, pruning.exclude))]
-    weights = CompressedModel.of(runs[model].traced).weights()
-    return [*dict.fromkeys(name.rpartition(".")[0] or name for name in weights)]
+    pruning = recipe.models[model].stages[stage]
+    if isinstance(pruning, PruneChannels):
+        groups = rank_groups(recipe, prepared, model, pruning).removable.found.named_groups
+        return {name: [name, *_names(each.weights)] for name, each in groups.items()}
+    untouched = CompressedModel.of(runs[model].traced)
+    tied, layers = untouched.aliases(), dict[str, list[str]]()
+    for name in untouched.weights():
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    # One of several weights, as of an LSTM, is not the layer.
+    return {
+        layer: [layer, *(_names([own[0], *(each for each in tied if tied[each] == own[0])]) if len(own) == 1 else [])]
+        for layer, own in layers.items()
+    }
+
+
+def _names(weights: Iterable[str]) -> list[str]:
+    """Return the names by which globs match one of these weights: its own and that of its layer."""
+    return [each for name in weights for each in (name, name.rpartition(".")[0])]

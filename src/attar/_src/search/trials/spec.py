@@ -16,7 +16,14 @@ from attar._src.recipe.recipe import SEARCH_KEY, Recipe, recipe_of_tree
 from attar._src.recipe.reference import leaves
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
 from attar._src.search.goal import Goal
-from attar._src.search.holes import counted_values, fill_holes, find_holes, has_layer_holes, with_layer_holes
+from attar._src.search.holes import (
+    LayerNames,
+    counted_values,
+    fill_holes,
+    find_holes,
+    has_layer_holes,
+    with_layer_holes,
+)
 from attar._src.search.samplers.registry import SamplerChoice
 from attar._src.search.samplers.tpe import Tpe
 from attar._src.search.space import Between, Choose, Point, Space
@@ -92,7 +99,7 @@ class HoledRecipe:
         """Whether a hole stands for one of each layer."""
         return has_layer_holes(self.tree)
 
-    def with_layers(self, layers: Callable[[str, int], Sequence[str]]) -> HoledRecipe:
+    def with_layers(self, layers: Callable[[str, int], LayerNames]) -> HoledRecipe:
         """Return the recipe with holes of their own for layers; ``layers`` gives those of a model for a stage."""
         return replace(self, tree=with_layer_holes(self.tree, layers))
 

@@ -101,9 +101,11 @@ class RankedChannels:
         scope = pruning.chosen_scope
         if scope != "sensitivity":
             return ChannelChoice(self.scores, scope, pruning.round_to, pruning.least)
-        return ChannelAllocation(
-            *self._measured(pruning), ChannelChoice(self.scores, "layer", pruning.round_to, pruning.least)
-        )
+        return ChannelAllocation(*self._measured(pruning), self.choice_by_group(pruning))
+
+    def choice_by_group(self, pruning: ChannelPruning) -> ChannelChoice:
+        """Return what chooses a share of the units of each group."""
+        return ChannelChoice(self.scores, "layer", pruning.round_to, pruning.least)
 
     def most_macs(self, pruning: ChannelPruning) -> float:
         """Return the share of the multiplications that can be removed."""
@@ -135,7 +137,7 @@ class RankedChannels:
 
     def units_by_group(self, found: Dependencies, pruning: ChannelPruning) -> frozenset[int]:
         """Return the units that ``channels`` and ``overrides`` remove, each group with a share of its own."""
-        choice = ChannelChoice(self.scores, "layer", pruning.round_to, pruning.least)
+        choice = self.choice_by_group(pruning)
         shares = {group.name: pruning.channels or 0.0 for group in found.groups}
         for glob, share in pruning.overrides.items():
             shares |= {group.name: share for group in found.groups if group.matches(glob)}

@@ -95,7 +95,7 @@ class Agent(Sampler):
     def _budget(self, draw: np.random.Generator) -> float:
         """Return what the next file may take."""
         problem, goal = self.problem, self.task.goal
-        bound = bound_of(problem, goal)
+        bound = bound_of(problem, goal, self.told.values())
         top = problem.largest if bound is None else min(bound, problem.largest)
         if not sought(problem, goal):
             return top
