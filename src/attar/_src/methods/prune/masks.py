@@ -160,8 +160,8 @@ def emptied(name: str, size: int, said: str, *, what: str = "weight") -> SpecErr
     most = math.floor((size - 1) / size * 1000) / 1000
     units = "weights" if what == "weight" else f"units {what}"
     return SpecError(
-        f"prune at {name!r}: {said} leaves 0 of its {size} {units}; give it sparsity <= {most:g} of its own in overrides, "
-        "or take scope lamp, which leaves every layer some"
+        f"prune at {name!r}: {said} leaves 0 of its {size} {units}; give it sparsity <= {most:g} of its own in "
+        "overrides, or take scope lamp, which leaves every layer some"
     )
 
 
