@@ -147,7 +147,7 @@ def test_the_result_and_the_report_say_what_was_tried(tmp_path):
     [
         ({"best": True}, "add minutes=5"),
         ({"minutes": 5}, "time for best=True"),
-        ({"best": True, "minutes": 1, "size": 3.0}, "leave out reconstruct, size"),
+        ({"best": True, "minutes": 1, "size": 3.0}, "leave out reconstruct=, size="),
         ({"best": True, "minutes": 1, "reconstruct": True}, "leave out reconstruct"),
     ],
 )
