@@ -129,19 +129,3 @@ def test_files_that_differ_by_a_few_bytes_are_one_on_the_front():
     better = file("c", 10_003, 0.0)
     assert pareto([one, better]) == [better]
     assert pareto([one, file("d", 12_000, 0.0)]) == [file("d", 12_000, 0.0), one]
-
-
-def test_short_trainings_go_less_far_and_keep_the_module_first():
-    """Guards against hours spent on a size that few epochs cannot reach, beginning with a module torn to pieces."""
-    goal, files = Goal(max_drop=0.5), untrained()
-
-    def first(share):
-        return next_trained(goal, files, {}, (), lambda way, target: True, share)
-
-    assert first(1.0).name == "40,000 bytes, trained, narrower"
-    assert first(0.7).name == f"{round(100_000 * 0.4**0.7):,} bytes, trained, distilled"
-    assert first(0.1).name == first(0.5).name == f"{round(100_000 * 0.4**0.5):,} bytes, trained, distilled"
-    # What held is followed as ever.
-    size = round(100_000 * 0.4**0.5)
-    made = file(f"{size:,} bytes, trained, narrower", size, 0.1, way="narrower", target={"max_bytes": size})
-    assert next_trained(goal, [*files, made], {}, (), lambda way, target: True, 0.5).way == "narrower"

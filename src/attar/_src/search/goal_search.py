@@ -114,9 +114,7 @@ class GoalSearch:
             return None
         if not self._can_train(self.trainer):
             return self._next()
-        return next_step(
-            self.goal, self.files, self.failed, self.skipped, self.trainer.applies, self.trainer.whole_share
-        )
+        return next_step(self.goal, self.files, self.failed, self.skipped, self.trainer.applies)
 
     def _can_train(self, trainer: Trainer) -> bool:
         """Prepare the training when it comes to it; return whether it is possible, and journal why not."""

@@ -68,7 +68,6 @@ def next_step(
     failed: Mapping[str, str],
     skipped: Collection[str] = (),
     applies: Applies | None = None,
-    share: float = 1.0,
 ) -> SearchStep | None:
     """Return what to try next, None if nothing more pays.
 
@@ -80,7 +79,6 @@ def next_step(
         failed: name of a step -> why it made none.
         skipped: steps for which there was no time; nothing is known of the sizes that they had.
         applies: which ways to train have stages for a target; None if nothing may be trained.
-        share: of the epochs of a whole training for which there is time, at most 1.
     """
     done = {each.name for each in files}.union(failed, skipped)
     found = next(
@@ -88,7 +86,7 @@ def next_step(
     )
     if found is not None or applies is None or not files:
         return found
-    trained = next_trained(goal, files, failed, skipped, applies, share)
+    trained = next_trained(goal, files, failed, skipped, applies)
     return None if trained is None else SearchStep(trained.name, {}, "way", trained)
 
 

@@ -15,7 +15,6 @@ _LEAST, _MOST = 0.1, 0.88
 class Narrower(TrainedWay):
     """A student with fewer channels, heads or hidden units, which starts from the weights of the whole module."""
 
-    removes = True
     name = "narrower"
     words = "fewer channels, then distilled, then on learned grids"
 

@@ -18,8 +18,6 @@ Applies = Callable[[str, Target], bool]
 
 #: Ratio of two sizes while files hold, and of two between which no more is tried.
 _STEP, _NEAR = 0.4, 1.15
-#: Least share of a whole training that counts: with half of the epochs, or fewer, steps are half as long (ratio 0.63).
-_SHORT = 0.5
 #: Share of the bytes allowed that a file is trained for: the coded bits fluctuate in the last steps.
 _WITHIN = 0.98
 #: No file of a network has fewer bytes.
@@ -63,12 +61,6 @@ class _Seen:
     failed: Mapping[str, str]
     skipped: Collection[str]
     applies: Applies
-    share: float = 1.0
-
-    @property
-    def step(self) -> float:
-        """The ratio of two sizes while files hold."""
-        return float(_STEP ** max(self.share, _SHORT))
 
     def examine(self, target: Target) -> TrainedStep | bool:
         """Return what to train for a target; whether a file held if there is nothing left to try."""
@@ -79,13 +71,9 @@ class _Seen:
         return next(untried, False)
 
     def ordered(self, target: Target) -> list[str]:
-        """Return the ways for a target: those that held nearest to it, new ones, those that nearly held.
-
-        Of new ones those that keep the whole module come first where there is no time for whole trainings.
-        """
+        """Return the ways for a target: those that held nearest to it, new ones, those that nearly held."""
         keys = dict[str, tuple[int, float]]()
-        new = sorted(TRAINED_WAYS, key=lambda way: self.share < 1 and TRAINED_WAYS[way].removes)
-        for place, way in enumerate(new):
+        for place, way in enumerate(TRAINED_WAYS):
             own = [each for each in self.files.values() if each.way == way]
             held = [each.file_bytes for each in own if self.goal.holds(each) and _is_easier(each.target, target)]
             missed = [each for each in own if not self.goal.holds(each)]
@@ -110,12 +98,7 @@ class _Seen:
 
 
 def next_trained(
-    goal: Goal,
-    files: Sequence[TriedFile],
-    failed: Mapping[str, str],
-    skipped: Collection[str],
-    applies: Applies,
-    share: float = 1.0,
+    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], skipped: Collection[str], applies: Applies
 ) -> TrainedStep | None:
     """Return what to train next, None if nothing more pays.
 
@@ -125,9 +108,8 @@ def next_trained(
         failed: name of a step -> why it made none; a way that failed is not tried at smaller sizes.
         skipped: steps for which there was no time.
         applies: which ways have stages for a target.
-        share: of the epochs of a whole training for which there is time, at most 1.
     """
-    seen = _Seen(goal, {each.name: each for each in files}, failed, skipped, applies, share)
+    seen = _Seen(goal, {each.name: each for each in files}, failed, skipped, applies)
     timely = goal.max_ms is None or any(each.ms <= goal.max_ms for each in files if not each.way)
     if goal.aim == "bytes" and goal.max_drop is not None and timely:
         return _smaller(seen)
@@ -142,7 +124,7 @@ def _smaller(seen: _Seen) -> TrainedStep | None:
     holding = [each.file_bytes for each in untrained if goal.holds(each)]
     high = min(holding, default=min(each.file_bytes for each in untrained))
     bound = high if goal.max_bytes is None else math.floor(_WITHIN * goal.max_bytes)
-    size, low = round(min(seen.step * high, bound)), _SMALLEST
+    size, low = round(min(_STEP * high, bound)), _SMALLEST
     fell = False
     while size > low and high > _NEAR * low:
         found = seen.examine({"max_bytes": size})
@@ -152,7 +134,7 @@ def _smaller(seen: _Seen) -> TrainedStep | None:
             high = min(size, high)
         else:
             low, fell = size, True
-        size = round((high * low) ** 0.5) if fell else round(seen.step * high)
+        size = round((high * low) ** 0.5) if fell else round(_STEP * high)
     return None
 
 

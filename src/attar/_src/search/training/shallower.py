@@ -13,7 +13,6 @@ _LEAST, _MOST = 0.1, 0.6
 class Shallower(TrainedWay):
     """A student without some of the residual blocks or transformer layers."""
 
-    removes = True
     name = "shallower"
     words = "fewer residual blocks or transformer layers, then distilled, then on learned grids"
 

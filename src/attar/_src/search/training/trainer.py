@@ -126,22 +126,13 @@ class Trainer:
         """
         if self.parts.epochs is not None:
             return self.parts.epochs
-        usual = self._usual_epochs
+        usual = _EPOCHS if self.facts.examples >= _MANY else _EPOCHS_OF_FEW
         if seconds is None:
             return usual
         of_one = max(_ON_GRIDS * self.facts.step_seconds * self.facts.steps, 1e-9)
         trainings = min(max(seconds / (_AROUND + usual * of_one), _LEAST_TRAININGS), _TRAININGS)
         fitting = math.floor((seconds / trainings - _AROUND) / of_one)
         return max(min(fitting, 2 * usual), _FEWEST_EPOCHS)
-
-    @property
-    def whole_share(self) -> float:
-        """The share of a whole training's epochs that there is time for, at most 1; 1 of epochs that were asked for."""
-        return 1.0 if self.parts.epochs is not None else min(self.epochs / self._usual_epochs, 1.0)
-
-    @property
-    def _usual_epochs(self) -> int:
-        return _EPOCHS if self.facts.examples >= _MANY else _EPOCHS_OF_FEW
 
     def _affordable_variants(self, seconds: float | None) -> int:
         of_one = self.facts.steps * self.facts.output_seconds

@@ -114,10 +114,8 @@ class TrainedWay(ABC):
     Attributes:
         name: in names of files and in tables.
         words: what it does, for documents and pages.
-        removes: whether parts of the module are removed first, which takes epochs to make up for.
     """
 
-    removes: ClassVar[bool] = False
     name: ClassVar[str]
     words: ClassVar[str]
 
