@@ -7,7 +7,7 @@ READY := .venv/.ready
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(READY): pyproject.toml constraints.txt setup.py src/attar/c/attar.h src/attar/c/native.c
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard src/attar/c/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

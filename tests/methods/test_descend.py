@@ -1,6 +1,7 @@
 import numpy as np
 
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, descend
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid
+from attar._src.methods.quantize.ptq.solvers.columns import descend
 
 
 def test_descending_keeps_the_best_of_all_codes():

@@ -13,7 +13,8 @@ from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, S
 from attar._src.core.tensors import round_to_grid
 from attar._src.methods.quantize.ptq.solvers import columns
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid
+from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq, code_bits, damped, ordered_spans
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize

@@ -110,35 +110,38 @@ def solvers_of(
     return {name: solver if name in affine else levels for name in elements}
 
 
-def solve_weight(
-    solver: Solver,
-    weight: NDArray[np.float32],
-    scheme: Scheme,
-    seen: InputStatistics | None,
-    sparsity: float = 0.0,
-) -> CompressedTensor:
-    """Return a weight as a solver makes it, of the statistics of its inputs, with a share of zeros.
-
-    Raises:
-        SpecError: scales must be powers of two and are not.
-    """
-    tensor = solver.solve(with_zeros(weight, sparsity, seen) if sparsity else weight, scheme, seen)
-    if scheme.power_of_two and isinstance(tensor, Quantized | Codebook) and (np.frexp(tensor.scale)[0] != 0.5).any():
-        raise SpecError(
-            f"solver {solver.name!r} found scales that are no powers of two; take one that chooses them by "
-            "affine_grid, such as mse or gptq"
-        )
-    return tensor
-
-
 def solve_levels(
     solvers: Mapping[Level, Solver],
     weight: NDArray[np.float32],
     scheme: Callable[[Level], Scheme],
     seen: InputStatistics | None,
 ) -> dict[Level, CompressedTensor]:
-    """Return a weight at several levels, each by its solver, on the grid that ``scheme`` gives it."""
-    return {at: solve_weight(solver, weight, scheme(at), seen, at.sparsity) for at, solver in solvers.items()}
+    """Return a weight at several levels, each by its solver, on the grid that ``scheme`` gives it.
+
+    Levels on one grid, with the same share of zeros, are solved together.
+
+    Raises:
+        SpecError: scales must be powers of two and are not.
+    """
+    together: dict[tuple[type[Solver], Scheme, float], list[Level]] = {}
+    for at, solver in solvers.items():
+        together.setdefault((type(solver), scheme(at), at.sparsity), []).append(at)
+    found: dict[Level, CompressedTensor] = {}
+    for (kind, grid, sparsity), levels in together.items():
+        given = with_zeros(weight, sparsity, seen) if sparsity else weight
+        made = kind.solve_each([solvers[at] for at in levels], given, grid, seen)
+        for at, tensor in zip(levels, made, strict=True):
+            _check_scales(tensor, grid, solvers[at])
+            found[at] = tensor
+    return {at: found[at] for at in solvers}
+
+
+def _check_scales(tensor: CompressedTensor, scheme: Scheme, solver: Solver) -> None:
+    if scheme.power_of_two and isinstance(tensor, Quantized | Codebook) and (np.frexp(tensor.scale)[0] != 0.5).any():
+        raise SpecError(
+            f"solver {solver.name!r} found scales that are no powers of two; take one that chooses them by "
+            "affine_grid, such as mse or gptq"
+        )
 
 
 def most_seeing(solvers: Collection[Solver]) -> Solver:

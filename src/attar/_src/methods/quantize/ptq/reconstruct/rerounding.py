@@ -25,7 +25,8 @@ from attar._src.core.errors import SpecError
 from attar._src.methods.quantize.ptq.reconstruct.blocks import extract
 from attar._src.methods.quantize.ptq.reconstruct.fit import BlockFit, keep_better
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedVector, LearnedWeight, Mode, set_mode
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
+from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.gptq import SWEEPS, damped
 from attar._src.model.operators import bias_of, data_of, kind_of
 from attar._src.model.weights import Weight, Window, weight_input

@@ -19,7 +19,8 @@ from attar._src.methods.quantize.ptq.schemes.scales import (
     nearest_levels,
     stored_scales,
 )
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
+from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.gptq import SWEEPS, damped
 from attar._src.methods.quantize.ptq.solvers.solver import (
     TINY,

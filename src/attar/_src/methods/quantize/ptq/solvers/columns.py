@@ -16,11 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Real = NDArray[np.float64]
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
+from attar._src.methods.quantize.ptq.solvers.column_blocks import descend_block, round_block
+
 #: Columns between two products with everything before them.
-_BLOCK = 32
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -48,54 +49,6 @@ class HessianFactor:
         return HessianFactor(self.unit[:, columns, columns], self.weights[:, columns])
 
 
-@dataclass(frozen=True)
-class CodeGrid:
-    """Points ``step (q - zero)`` with ``low <= q <= high`` of some elements.
-
-    Attributes:
-        step, zero: an array that broadcasts against the elements.
-        low, high: the smallest and the largest code.
-        prices: what each code from ``low`` to ``high`` adds to the error that is minimized; None for nothing.
-    """
-
-    step: Real
-    zero: Real
-    low: int
-    high: int
-    prices: Real | None = None
-
-    def nearest(self, values: Real, at: slice | int) -> Real:
-        """Return the codes nearest to the values of one column or several."""
-        return np.clip(np.rint(values / self.step[:, at]) + self.zero[:, at], self.low, self.high)
-
-    def choose(self, aims: Real, column: int, weights: Real, present: Real | None = None) -> Real:
-        """Return the codes q of one column with the least ``weights (aims - q')^2 + price(q)``.
-
-        Of all codes, the nearest, its neighbours, that of zero and the ``present`` ones are compared.
-        """
-        best = self.nearest(aims, column)
-        if self.prices is None:
-            return best
-        zero = np.broadcast_to(self.zero[:, column], best.shape)
-        # All at once: one after the other, calls of numpy take most of the time of a layer of a hundred rows.
-        codes = np.stack(
-            [best, np.maximum(best - 1, self.low), np.minimum(best + 1, self.high), zero]
-            + ([] if present is None else [present])
-        )
-        # Of equal ones the first, the nearest.
-        chosen: Real = np.choose(self.cost(aims, codes, column, weights).argmin(0), codes)
-        return chosen
-
-    def cost(self, aims: Real, codes: Real, column: int, weights: Real) -> Real:
-        """Return ``weights (aims - q')^2 + price(q)`` of codes of one column, of several at once along a first axis."""
-        error: Real = weights * (aims - self.values(codes, column)) ** 2
-        return error if self.prices is None else error + self.prices[(codes - self.low).astype(np.intp)]
-
-    def values(self, codes: Real, at: slice | int) -> Real:
-        """Return the real values of codes."""
-        return self.step[:, at] * (codes - self.zero[:, at])
-
-
 def round_columns(
     weight: Real, grid: CodeGrid, factor: HessianFactor, carried: Real | None = None
 ) -> tuple[Real, Real]:
@@ -109,18 +62,13 @@ def round_columns(
     """
     codes, left, errors = np.empty((3, *weight.shape))
     for start in range(0, weight.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, weight.shape[1])
-        aims = weight[:, start:stop] + factor.unit[:, :start, start:stop].mT @ left[:, :start]
+        at = slice(start, min(start + _BLOCK, weight.shape[1]))
+        aims = np.ascontiguousarray(weight[:, at] + factor.unit[:, :start, at].mT @ left[:, :start])
         if carried is not None:
-            aims += carried[:, start:stop]
-        for column in range(start, stop):
-            aim = aims[:, column - start]
-            aim += (factor.unit[:, start:column, column, None].mT @ left[:, start:column])[:, 0]
-            code = grid.choose(aim, column, factor.weights[:, column, None])
-            codes[:, column] = np.where(weight[:, column] == 0, grid.zero[:, column], code)
-            value = grid.values(codes[:, column], column)
-            left[:, column] = weight[:, column] - value
-            errors[:, column] = grid.cost(aim, codes[:, column], column, factor.weights[:, column, None])
+            aims += carried[:, at]
+        own = factor.part(at)
+        block = round_block(np.ascontiguousarray(weight[:, at]), aims, own.unit, own.weights, grid.part(at))
+        codes[:, at], left[:, at], errors[:, at] = block
     return codes, errors
 
 
@@ -141,18 +89,16 @@ def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int
     slopes = matrix @ left
     for _ in range(sweeps):
         changed = False
-        for column in range(weight.shape[1]):
-            diagonal = matrix[:, column, column, None]
-            aim = weight[:, column] - left[:, column] + slopes[:, column] / diagonal
-            code = np.where(
-                weight[:, column] == 0, grid.zero[:, column], grid.choose(aim, column, diagonal, codes[:, column])
-            )
-            step = grid.values(codes[:, column], column) - grid.values(code, column)
-            if (code != codes[:, column]).any():
+        for start in range(0, weight.shape[1], _BLOCK):
+            # Within a block each move counts at once; all other columns hear of the block's moves in one product.
+            at = slice(start, min(start + _BLOCK, weight.shape[1]))
+            block = [np.ascontiguousarray(each[:, at]) for each in (left, codes)]
+            part, near = np.ascontiguousarray(weight[:, at]), slopes[:, at].copy()
+            moves = descend_block(part, block[0], near, matrix[:, at, at], grid.part(at), block[1])
+            if moves is not None:
                 changed = True
-                codes[:, column] = code
-                left[:, column] += step
-                slopes += matrix[:, :, column, None] * step[:, None, :]
+                left[:, at], codes[:, at] = block
+                slopes += matrix[:, :, at] @ moves
         if not changed:
             break
     return codes

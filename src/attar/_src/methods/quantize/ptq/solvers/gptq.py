@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.core.scheme import Scheme
 from attar._src.core.tensors import CompressedTensor, Quantized
-from attar._src.methods.quantize.ptq.solvers.columns import CodeGrid, HessianFactor, Real, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
+from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
 from attar._src.methods.quantize.ptq.solvers.solver import (
     RATIOS,
@@ -29,14 +31,16 @@ from attar._src.model.weights import Window
 DAMPING = 0.01
 #: Largest number of sweeps over single codes at the end; most weights need two or three.
 SWEEPS = 4
-#: Passes with prices; after three the shares of codes hardly change.
-PASSES = 3
+#: Passes with prices; after them the shares of codes hardly change.
+PASSES = 4
 #: Shares of a range that are tried: 1.00, 0.98, ..., 0.30.
 _TRIED = RATIOS[::2]
 #: The same where bits have a price: steps may also be wider than the range asks for.
 _PRICED = np.geomspace(0.5, 4.0, 16)
-#: Elements of weights, a copy for each ratio, that are rounded at once: 32 MiB of float64.
-_TRIED_ELEMENTS = 1 << 22
+#: From the second pass with prices on, the same beside the ratio of the pass before.
+_NEAR = (_PRICED[1] / _PRICED[0]) ** np.arange(-2, 3)
+#: Elements of weights, a copy for each ratio, that are rounded at once: 8 MiB of float64.
+_TRIED_ELEMENTS = 1 << 20
 
 _Index = NDArray[np.int64]
 
@@ -81,31 +85,43 @@ class Gptq(Solver):
         return Gptq(rate)
 
     def solve(self, weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None) -> CompressedTensor:
+        return self.solve_each([self], weight, scheme, inputs)[0]
+
+    @classmethod
+    def solve_each(
+        cls, solvers: Sequence[Self], weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None
+    ) -> list[CompressedTensor]:
         low, high = weight_extremes(weight, scheme)
-        if not weight.size or not (inputs or self.rate):
-            return Mse().solve(weight, scheme)
+        nearest = [not weight.size or not (inputs or each.rate) for each in solvers]
+        if all(nearest):
+            return [Mse().solve(weight, scheme) for _ in solvers]
         window, matrix = _curvature(weight, inputs)
         index = window.rows(flat_index(weight, scheme).reshape(weight.shape)).mT
         columns = window.rows(weight).astype(np.float64).mT
         spans = ordered_spans(index, np.diagonal(matrix, axis1=1, axis2=2))
         order = np.concatenate(spans, 1)
         group = np.arange(len(order))[:, None]
-        work = _Columns(
+        first = _Columns(
             columns[group, order],
             index[group, order],
             matrix[group[..., None], order[..., None], order[:, None, :]],
             scheme,
             affine_grid(low, high, scheme),
+            [span.shape[1] for span in spans],
         )
-        work.round_spans([span.shape[1] for span in spans])
-        signal = float((work.weight * (work.matrix @ work.weight)).sum())
-        for _ in range(PASSES if self.rate and signal else 0):
-            work.prices = self.rate * signal * code_bits(work.codes, scheme)
-            work.round_spans([span.shape[1] for span in spans])
-        codes = np.empty_like(columns)
-        codes[group, order] = work.codes
-        made: Any = window.weight(codes.mT, weight.shape)
-        return Quantized(made.astype(scheme.code_dtype), work.scale, scheme, work.zero)
+        first.round()
+        made: list[CompressedTensor] = []
+        for each, alone in zip(solvers, nearest, strict=True):
+            if alone:
+                made.append(Mse().solve(weight, scheme))
+                continue
+            work = first.copy()
+            work.round_priced(each.rate)
+            codes = np.empty_like(columns)
+            codes[group, order] = work.codes
+            placed: Any = window.weight(codes.mT, weight.shape)
+            made.append(Quantized(placed.astype(scheme.code_dtype), work.scale, scheme, work.zero))
+        return made
 
 
 def _curvature(weight: Floats, inputs: InputStatistics | None) -> tuple[Window, Real]:
@@ -165,9 +181,12 @@ class _Columns:
     """A weight as columns ``(groups, columns, rows)`` in the order of rounding, and what is known of its codes.
 
     Attributes:
+        lengths: of the spans.
         codes, left: what is rounded so far, and its errors ``w - w'``.
         scale, zero: of every scale.
+        ratio: of the range of each scale, with which it was chosen.
         prices: of each code (:class:`CodeGrid`).
+        tried: ratios that are tried next, ``(ratios, 1)`` of all scales, ``(ratios, scales)`` of each.
     """
 
     def __init__(
@@ -177,17 +196,38 @@ class _Columns:
         matrix: Real,
         scheme: Scheme,
         grid: tuple[NDArray[np.float32], NDArray[np.uint8] | None],
+        lengths: Sequence[int],
     ) -> None:
         self.weight, self.index, self.matrix, self.scheme = weight, index, matrix, scheme
         self.factor = HessianFactor.of(matrix)
         self.codes, self.left = np.zeros((2, *weight.shape))
         self.scale, self.zero = grid
+        self.lengths = lengths
+        self.ratio = np.ones(self.scale.shape)
         self.prices: Real | None = None
+        self.tried: Real = _TRIED[:, None]
 
-    def round_spans(self, lengths: Sequence[int]) -> None:
+    def copy(self) -> _Columns:
+        """Return columns that may be rounded further, and share what rounding does not change."""
+        made = copy.copy(self)
+        made.codes, made.left = self.codes.copy(), self.left.copy()
+        made.scale, made.ratio = self.scale.copy(), self.ratio.copy()
+        made.zero = None if self.zero is None else self.zero.copy()
+        return made
+
+    def round_priced(self, rate: float) -> None:
+        """Round again, with prices of what codes cost after the last time."""
+        signal = float((self.weight * (self.matrix @ self.weight)).sum())
+        self.tried = _PRICED[:, None]
+        for _ in range(PASSES if rate and signal else 0):
+            self.prices = rate * signal * code_bits(self.codes, self.scheme)
+            self.round()
+            self.tried = self.ratio * _NEAR[:, None]
+
+    def round(self) -> None:
         """Round all columns, span by span, and then single codes."""
         start = 0
-        for length in lengths:
+        for length in self.lengths:
             self.round_span(start, start + length)
             start += length
         self.codes = descend(self.weight, self.codes, self.grid(), self.matrix, SWEEPS)
@@ -206,32 +246,32 @@ class _Columns:
         low, high = np.zeros((2, len(scales)))
         np.minimum.at(low, index, weight + carried)
         np.maximum.at(high, index, weight + carried)
-        ratio = self._best_ratios(weight, index, factor, carried, low, high)
+        tried = np.broadcast_to(self.tried, (len(self.tried), len(self.scale)))[:, scales]
+        ratio = self._best_ratios(weight, index, factor, carried, low, high, tried)
         chosen = affine_grid(low * ratio, high * ratio, self.scheme)
         grid = self._spread([chosen], index)
         self.codes[:, at], _ = round_columns(weight, grid, factor, carried)
         self.left[:, at] = weight - grid.values(self.codes[:, at], slice(None))
-        self.scale[scales] = chosen[0]
+        self.scale[scales], self.ratio[scales] = chosen[0], ratio
         if self.zero is not None and chosen[1] is not None:
             self.zero[scales] = chosen[1]
 
     def _best_ratios(
-        self, weight: Real, index: _Index, factor: HessianFactor, carried: Real, low: Real, high: Real
-    ) -> NDArray[np.float64]:
-        """Return the ratio of each range with which the columns have the least error, ``(scales,)``."""
+        self, weight: Real, index: _Index, factor: HessianFactor, carried: Real, low: Real, high: Real, ratios: Real
+    ) -> Real:
+        """Return the ratio of each range, of ``ratios (tried, scales)``, whose rounded columns cost least."""
         best, ratio = np.full(low.shape, np.inf), np.ones(low.shape)
         many = max(1, _TRIED_ELEMENTS // weight.size)
-        ratios = _TRIED if self.prices is None else _PRICED
         for start in range(0, len(ratios), many):
             tried = ratios[start : start + many]
             grid = self._spread([affine_grid(low * each, high * each, self.scheme) for each in tried], index)
-            _, errors = round_columns(
+            _, costs = round_columns(
                 np.tile(weight, (1, 1, len(tried))), grid, factor, np.tile(carried, (1, 1, len(tried)))
             )
-            for each, error in zip(tried, np.split(errors, len(tried), 2), strict=True):
-                total = np.bincount(index.reshape(-1), error.reshape(-1), low.size)
+            for each, cost in zip(tried, np.split(costs, len(tried), 2), strict=True):
+                total = np.bincount(index.reshape(-1), cost.reshape(-1), low.size)
                 better = total < best
-                best[better], ratio[better] = total[better], each
+                best[better], ratio[better] = total[better], each[better]
         return ratio
 
     def _spread(self, grids: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8] | None]], index: _Index) -> CodeGrid:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,13 @@ class Solver(ABC):
         Raises:
             SpecError: the weight has NaN or infinities, or the scheme does not fit its shape.
         """
+
+    @classmethod
+    def solve_each(
+        cls, solvers: Sequence[Self], weight: Floats, scheme: Scheme, inputs: InputStatistics | None = None
+    ) -> list[CompressedTensor]:
+        """Return what each of these solvers makes of a weight (:meth:`solve`); what they share may be done once."""
+        return [each.solve(weight, scheme, inputs) for each in solvers]
 
     def at_rate(self, rate: float) -> Solver:
         """Return the solver that also minimizes bits, of which each costs the relative output error ``rate``.
