@@ -8,7 +8,7 @@ import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
 from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex
-from attar._src.methods.quantize.ptq.solvers.columns import Real
+from attar._src.methods.quantize.ptq.solvers.code_grid import Real
 
 #: Bits -> the terms of a magnitude: each is 0 or one of these powers of two, and a magnitude is the sum of one of each.
 TERMS: dict[int, tuple[tuple[int, ...], ...]] = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
 from attar._src.methods.quantize.ptq.schemes.scales import ScaleIndex, best_powers, level_errors, nearest_levels
-from attar._src.methods.quantize.ptq.solvers.columns import Real
+from attar._src.methods.quantize.ptq.solvers.code_grid import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
 #: Levels that the largest weight of a scale may begin at. With 56 and 48 grids of 3 and 4 bits are among the codebooks.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.core.float16 import SCALE_BITS, round_nearest
-from attar._src.methods.quantize.ptq.solvers.columns import Real
+from attar._src.methods.quantize.ptq.solvers.code_grid import Real
 from attar._src.methods.quantize.ptq.solvers.solver import TINY, sums_of
 
 ScaleIndex = NDArray[np.int64]
