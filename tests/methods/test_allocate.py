@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ import attar
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import AttarError, SpecError
 from attar._src.core.tensors import Quantized
+from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.choose import by_name, choose_levels
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
@@ -148,6 +150,33 @@ def test_tied_and_recurrent_weights_and_integer_activations(trained):
     result = attar.quantize(net, x, max_bytes=2100, activations=8, tolerance=None)
     assert len(packed(result)) <= 2100
     assert result.compressed.main.activations
+
+
+def test_under_a_target_most_levels_are_judged_by_their_layer(trained, monkeypatch):
+    """Guards against estimates far from what the network does, and against a part that no run has seen."""
+    net, x, _ = trained
+    tables = []
+
+    def measured(allocator):
+        tables.extend(
+            list(replace(allocator.meter, every=every, levels=allocator.levels).measure()) for every in (True, False)
+        )
+        return own(allocator)
+
+    own = Allocator.smallest
+    monkeypatch.setattr(Allocator, "smallest", measured)
+    attar.quantize(net, x, max_bytes=2400, scales="gptq", tolerance=None)
+    every, some = tables
+    ratios = []
+    for whole, part in zip(every, some, strict=True):
+        ran = [one for one, other in zip(part.levels, whole.levels, strict=True) if one == other]
+        assert len(ran) >= 5
+        assert (len(whole.levels), len({each.key for each in whole.levels})) == (16, 16)
+        ratios += [one.error / other.error for one, other in zip(part.levels, whole.levels, strict=True)]
+        assert all(one.bytes == other.bytes for one, other in zip(part.levels, whole.levels, strict=True))
+    assert len(ratios) == 16 * len(every)
+    assert np.exp(np.abs(np.log(ratios)).mean()) < 1.3
+    assert max(ratios) < 4
 
 
 def test_several_graphs_share_their_bits():

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.methods.allocate.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
-from attar._src.methods.allocate.judge import divergence
+from attar._src.methods.allocate.judge import OutputError, divergence
+from attar._src.methods.allocate.level import Level
+from attar._src.methods.allocate.runs.anchors import ANCHORS, anchors, between
+from attar._src.methods.allocate.runs.changed_runs import ChangedRuns
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.model.programs import copy_graph, set_tensor
 from attar._src.model.trace import trace
@@ -174,6 +178,38 @@ def test_a_changed_run_computes_what_the_whole_program_does(trained):
         assert torch.equal(last.outputs(), program(x[:4]))
     assert last.nbytes == 4 * 4 * 8
     assert first.nbytes == 0
+
+
+def test_outputs_of_a_changed_layer_are_those_that_read_it_first(trained):
+    net, x, _ = trained
+    program = copy_graph(trace(net, (x[:4],)).graph)
+    (value,) = ChangedRuns(program, (x[:4],), ["first.weight", "first.bias"]).layer_outputs()
+    with torch.no_grad():
+        assert torch.allclose(value, net.norm1(net.first(x[:4])), atol=1e-5)
+    ids = torch.arange(6)[None]
+    tied = TiedText().eval()
+    text = copy_graph(trace(tied, (ids,)).graph)
+    embedded, logits = ChangedRuns(text, (ids,), ["table.weight", "out.weight"]).layer_outputs()
+    with torch.no_grad():
+        assert torch.equal(embedded, tied.table(ids))
+        assert torch.allclose(logits, tied(ids), atol=1e-6)
+    assert ChangedRuns(text, (ids,), ["no.such"]).layer_outputs() == []
+
+
+def test_errors_that_did_not_run_lie_between_those_that_did():
+    own = {Level(bits): 10.0 ** (1 - bits) for bits in range(1, 9)} | {Level(2, 0.1): math.nan}
+    run = anchors(own)
+    assert len(run) == ANCHORS
+    assert {Level(8), Level(2, 0.1)} <= {*run}
+    seen = {level: OutputError(30 * own[level] if math.isfinite(own[level]) else math.inf) for level in run}
+    found = between(seen, own)
+    assert {*found} == {*own} - {*run}
+    for level, each in found.items():
+        assert each.error == pytest.approx(30 * own[level], rel=1e-9)
+        assert each.signal_to_noise_db == pytest.approx(-10 * math.log10(30 * own[level]))
+    assert between({Level(2): OutputError(math.inf)}, {Level(2): 1.0, Level(3): 0.1})[Level(3)].error == math.inf
+    exact = between({Level(2): OutputError(0.0), Level(8): OutputError(0.0)}, {Level(k): 0.0 for k in (2, 4, 8)})
+    assert exact[Level(4)].error < 1e-300
 
 
 def test_divergence_of_scores_and_of_probabilities():

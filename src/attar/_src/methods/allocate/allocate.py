@@ -118,7 +118,7 @@ class Allocator:
 
     @cached_property
     def meter(self) -> TensorMeter:
-        """Measures each tensor alone, without gradients."""
+        """Measures each tensor alone, without gradients and most levels by their layer alone."""
         some = {
             name: each.first(MEASURED, cut=self.model.graphs[name].traced.any_batch)
             for name, each in self.inputs.items()
@@ -138,6 +138,7 @@ class Allocator:
             labelled=self.labelled,
             seed=self.seed,
             gradients=False,
+            every=False,
         )
 
     @cached_property

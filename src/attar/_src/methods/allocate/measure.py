@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from torch import fx
 
 from attar._src.core.digest import digest
@@ -25,18 +23,17 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
-from attar._src.methods.allocate.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
 from attar._src.methods.allocate.level import Level
+from attar._src.methods.allocate.runs.anchors import ANCHORS, TINY, anchors, between, decibels
+from attar._src.methods.allocate.runs.change import Change, KeptValues
+from attar._src.methods.allocate.runs.changed_runs import ChangedRuns
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
-from attar._src.model.programs import copy_graph, set_tensor
+from attar._src.model.programs import copy_graph
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
-
-#: How many bytes the values of all batches may have that the next layer may start from; others are computed again.
-KEPT_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,9 @@ class SensitivityMeter(ABC):
         method: record of what makes the levels.
         labelled: what is known of the right outputs of each graph.
         seed: of what is drawn for the estimates.
+        every: whether every level runs through the whole network. If not, ``ANCHORS`` do, from the least error of the
+            part's own outputs to the largest; errors of the others lie between theirs as those of the part's outputs,
+            on logarithmic scales, and there is no other figure of them.
     """
 
     inputs: Mapping[str, CalibrationInputs]
@@ -76,6 +76,7 @@ class SensitivityMeter(ABC):
     method: Mapping[str, Any]
     labelled: Labelled = UNLABELLED
     seed: int = 0
+    every: bool = True
 
     @cached_property
     @abstractmethod
@@ -156,44 +157,58 @@ class SensitivityMeter(ABC):
         estimates = self.estimates(left)
         readers = {name: self.readers(name) for name in left}
         passes = sum(len(self.inputs[graph].batches) for name in left for graph in readers[name])
-        kept = _KeptValues()
+        kept = KeptValues()
         with Bar("sensitivity", passes) as bar:
             for name in left:
                 bar.say(name)
-                levels = self.at_levels(name)
-                errors = [self._errors(graph, levels, kept, bar) for graph in readers[name]]
-                figures = []
-                for level, candidate in levels.items():
-                    seen = _together([each[level] for each in errors])
-                    figures.append(_figures(level, candidate, seen, estimates.get(name, {}).get(level)))
+                levels, own = self.at_levels(name), dict[Level, float]()
+                if not self.every and len(levels) > ANCHORS:
+                    own = self._own_errors(readers[name], levels, kept)
+                run = {level: levels[level] for level in anchors(own)} if own else levels
+                errors = [self._errors(graph, run, kept, bar) for graph in readers[name]]
+                seen = {level: _together([each[level] for each in errors]) for level in run}
+                seen |= between(seen, own)
+                estimated = estimates.get(name, {})
+                figures = [_figures(level, levels[level], seen[level], estimated.get(level)) for level in levels]
                 yield LayerSensitivity(name=name, levels=tuple(figures), **vars(self.about(name)))
 
     def _errors(
-        self, graph: str, levels: Mapping[Level, Candidate], kept: _KeptValues, bar: Bar
+        self, graph: str, levels: Mapping[Level, Candidate], kept: KeptValues, bar: Bar
     ) -> dict[Level, OutputError]:
         """Run a graph with one part at every level."""
-        program = self.programs[graph]
-        changed = {key for each in levels.values() for key in each.tensors}
-        before = {key: value for key, value in _tensors(program).items() if key in changed}
-        rounded = {
-            level: {key: torch.from_numpy(np.array(tensor.dense())) for key, tensor in each.tensors.items()}
-            for level, each in levels.items()
-        }
         outputs: dict[Level, list[Any]] = {level: [] for level in levels}
-        try:
-            for place, batch in enumerate(self.inputs[graph].batches):
-                runs = ChangedRuns(program, batch, changed, kept.pop(graph, place))
-                kept.keep(graph, place, runs)
-                for level, tensors in rounded.items():
-                    for key, value in (before | tensors).items():
-                        set_tensor(program, key, value)
+        with Change.of(self.programs[graph], levels) as change:
+            for place in range(len(self.inputs[graph].batches)):
+                runs = self._runs(graph, place, change, kept)
+                for level in levels:
+                    change.to(level)
                     outputs[level].append(output_array(runs.outputs()))
                 raise_if_interrupted()
                 bar.step()
-        finally:
-            for key, value in before.items():
-                set_tensor(program, key, value)
         return {level: self.judges[graph].judge(found) for level, found in outputs.items()}
+
+    def _own_errors(
+        self, graphs: Sequence[str], levels: Mapping[Level, Candidate], kept: KeptValues
+    ) -> dict[Level, float]:
+        """Return the squared error of the outputs of a part over their square, on the first batch of each graph."""
+        found = dict.fromkeys(levels, 0.0)
+        for graph in graphs:
+            with Change.of(self.programs[graph], levels) as change:
+                runs = self._runs(graph, 0, change, kept)
+                reference = [each.double() for each in runs.layer_outputs()]
+                for level in levels:
+                    change.to(level)
+                    for was, now in zip(reference, runs.layer_outputs(), strict=True):
+                        signal = max(float(was.square().sum()), TINY)
+                        found[level] += float((now.double() - was).square().sum()) / signal
+        return found
+
+    def _runs(self, graph: str, place: int, change: Change, kept: KeptValues) -> ChangedRuns:
+        """Return the runs of one batch; the network is as it was."""
+        change.to(None)
+        runs = ChangedRuns(change.program, self.inputs[graph].batches[place], change.before, kept.pop(graph, place))
+        kept.keep(graph, place, runs)
+        return runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,28 +278,6 @@ def tensors_digest(model: CompressedModel) -> str:
     return digest(part for name, value in model.state().items() for part in (name, values.get(name, value)))
 
 
-class _KeptValues:
-    """Values in front of the last layer for every batch, as far as they fit into ``KEPT_BYTES``."""
-
-    def __init__(self) -> None:
-        self._values: dict[tuple[str, int], tuple[Mapping[fx.Node, Any], int]] = {}
-        self._bytes = 0
-
-    def pop(self, graph: str, batch: int) -> Mapping[fx.Node, Any]:
-        values, size = self._values.pop((graph, batch), ({}, 0))
-        self._bytes -= size
-        return values
-
-    def keep(self, graph: str, batch: int, runs: ChangedRuns) -> None:
-        if self._bytes + runs.nbytes <= KEPT_BYTES:
-            self._values[graph, batch] = runs.known, runs.nbytes
-            self._bytes += runs.nbytes
-
-
-def _tensors(program: fx.GraphModule) -> dict[str, torch.Tensor]:
-    return {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
-
-
 def _together(errors: Sequence[OutputError]) -> OutputError:
     """Return the errors of several graphs as one: sums, the largest share, and the metric of the one that has it."""
     if len(errors) == 1:
@@ -295,7 +288,7 @@ def _together(errors: Sequence[OutputError]) -> OutputError:
     )
     return OutputError(
         error=total,
-        signal_to_noise_db=-10 * math.log10(total) if 0 < total < math.inf else None,
+        signal_to_noise_db=decibels(total),
         kl=sum(nats) if nats else None,
         changed=max(shares, default=None),
         metric=metrics[0] if metrics else None,
