@@ -107,6 +107,9 @@ WIDEST static void add_times(double *restrict to, const double *restrict from, d
         to[r] += factor * from[r];
 }
 
+/* Rows that are gone through together, whose arrays of 64 columns stay in a cache of the second level. */
+enum { TILE = 256 };
+
 /* Arguments: (groups, columns, rows, low, high, prices, arrays ...). */
 enum { MOST_ARRAYS = 9 };
 typedef struct {
@@ -115,6 +118,7 @@ typedef struct {
     int count;
     Py_buffer prices, views[MOST_ARRAYS];
     double *at[MOST_ARRAYS];
+    Py_ssize_t count_of[MOST_ARRAYS];
 } block;
 
 static void release(block *self)
@@ -123,6 +127,13 @@ static void release(block *self)
         PyBuffer_Release(&self->views[--self->count]);
     if (self->prices.obj)
         PyBuffer_Release(&self->prices);
+}
+
+/* Where a column of a group begins in an array of elements, or in one for all columns. */
+static const double *column_of(const block *self, int array, Py_ssize_t group, Py_ssize_t column)
+{
+    Py_ssize_t each = self->count_of[array] == self->elements;
+    return self->at[array] + (each ? group * self->columns + column : group) * self->rows;
 }
 
 static int whole_between(const double *codes, Py_ssize_t count, const grid *of)
@@ -134,8 +145,9 @@ static int whole_between(const double *codes, Py_ssize_t count, const grid *of)
     return 1;
 }
 
-/* Read the arguments; `shapes` has a letter for each array: e elements, s square of the columns, c columns, in capitals
- * if it is written. Return whether they are as they should be; if not, an error is set. */
+/* Read the arguments; `shapes` has a letter for each array: e elements, r elements or one for all columns of a row, s
+ * square of the columns, c columns, in capitals if it is written. Return whether they are as they should be; if not, an
+ * error is set. */
 static int read_block(block *self, PyObject *arguments, const char *shapes)
 {
     PyObject *prices;
@@ -170,7 +182,18 @@ static int read_block(block *self, PyObject *arguments, const char *shapes)
         }
         self->count++;
         self->at[k] = self->views[k].buf;
-        want = (shapes[k] | 32) == 'e' ? self->elements : self->groups * self->columns * ((shapes[k] | 32) == 's' ? self->columns : 1);
+        self->count_of[k] = self->views[k].len / (Py_ssize_t)sizeof(double);
+        want = self->groups * self->columns;
+        switch (shapes[k] | 32) {
+        case 's':
+            want *= self->columns;
+            break;
+        case 'e':
+            want = self->elements;
+            break;
+        case 'r':
+            want = self->count_of[k] == self->elements ? self->elements : self->groups * self->rows;
+        }
         if (self->views[k].len != want * (Py_ssize_t)sizeof(double))
             goto refused;
     }
@@ -191,21 +214,23 @@ static PyObject *round_block(PyObject *module, PyObject *arguments)
     block self;
     int good;
     (void)module;
-    if (!read_block(&self, arguments, "eEsceeEEE"))
+    if (!read_block(&self, arguments, "eEscrrEEE"))
         return NULL;
-    good = whole_between(self.at[5], self.elements, &self.codes);
+    good = whole_between(self.at[5], self.count_of[5], &self.codes);
     if (good) {
-        Py_ssize_t b = self.columns, n = self.rows, g, j, k;
+        Py_ssize_t b = self.columns, n = self.rows, g, j, k, row, some;
         Py_BEGIN_ALLOW_THREADS
         for (g = 0; g < self.groups; g++)
-            for (j = 0; j < b; j++) {
-                Py_ssize_t at = (g * b + j) * n;
-                double *left = self.at[7] + at;
-                round_column(self.at[0] + at, self.at[1] + at, self.at[3][g * b + j], self.at[4] + at, self.at[5] + at,
-                             &self.codes, n, self.at[6] + at, left, self.at[8] + at);
-                for (k = j + 1; k < b; k++)
-                    add_times(self.at[1] + (g * b + k) * n, left, self.at[2][(g * b + j) * b + k], n);
-            }
+            for (row = 0; row < n; row += TILE)
+                for (j = 0, some = n - row < TILE ? n - row : TILE; j < b; j++) {
+                    Py_ssize_t at = (g * b + j) * n + row;
+                    double *left = self.at[7] + at;
+                    round_column(self.at[0] + at, self.at[1] + at, self.at[3][g * b + j],
+                                 column_of(&self, 4, g, j) + row, column_of(&self, 5, g, j) + row, &self.codes, some,
+                                 self.at[6] + at, left, self.at[8] + at);
+                    for (k = j + 1; k < b; k++)
+                        add_times(self.at[1] + (g * b + k) * n + row, left, self.at[2][(g * b + j) * b + k], some);
+                }
         Py_END_ALLOW_THREADS
     }
     release(&self);
@@ -227,23 +252,25 @@ static PyObject *descend_block(PyObject *module, PyObject *arguments)
     block self;
     int good, changed = 0;
     (void)module;
-    if (!read_block(&self, arguments, "eEEseeEE"))
+    if (!read_block(&self, arguments, "eEEsrrEE"))
         return NULL;
-    good = whole_between(self.at[5], self.elements, &self.codes) && whole_between(self.at[6], self.elements, &self.codes);
+    good = whole_between(self.at[5], self.count_of[5], &self.codes) && whole_between(self.at[6], self.elements, &self.codes);
     if (good) {
-        Py_ssize_t b = self.columns, n = self.rows, g, j, k;
+        Py_ssize_t b = self.columns, n = self.rows, g, j, k, row, some;
         Py_BEGIN_ALLOW_THREADS
         for (g = 0; g < self.groups; g++)
-            for (j = 0; j < b; j++) {
-                Py_ssize_t at = (g * b + j) * n;
-                const double *matrix = self.at[3] + g * b * b;
-                if (!move_column(self.at[0] + at, self.at[1] + at, self.at[2] + at, matrix[j * b + j], self.at[4] + at,
-                                 self.at[5] + at, &self.codes, n, self.at[6] + at, self.at[7] + at))
-                    continue;
-                changed = 1;
-                for (k = 0; k < b; k++)
-                    add_times(self.at[2] + (g * b + k) * n, self.at[7] + at, matrix[k * b + j], n);
-            }
+            for (row = 0; row < n; row += TILE)
+                for (j = 0, some = n - row < TILE ? n - row : TILE; j < b; j++) {
+                    Py_ssize_t at = (g * b + j) * n + row;
+                    const double *matrix = self.at[3] + g * b * b;
+                    if (!move_column(self.at[0] + at, self.at[1] + at, self.at[2] + at, matrix[j * b + j],
+                                     column_of(&self, 4, g, j) + row, column_of(&self, 5, g, j) + row, &self.codes,
+                                     some, self.at[6] + at, self.at[7] + at))
+                        continue;
+                    changed = 1;
+                    for (k = j + 1; k < b; k++)
+                        add_times(self.at[2] + (g * b + k) * n + row, self.at[7] + at, matrix[k * b + j], some);
+                }
         Py_END_ALLOW_THREADS
     }
     release(&self);

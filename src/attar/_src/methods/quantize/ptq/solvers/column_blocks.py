@@ -40,12 +40,12 @@ def round_block(weight: Real, aims: Real, unit: Real, curve: Real, grid: CodeGri
     codes, left, costs = np.empty((3, *weight.shape))
     if NATIVE and type(grid) is CodeGrid:
         _columns.round_block(
-            *_given(weight, grid), weight, aims, *_whole(unit, curve), *_steps(grid, weight.shape), codes, left, costs
+            *_given(weight, grid), weight, aims, *_whole(unit, curve), *_whole(grid.step, grid.zero), codes, left, costs
         )
         return codes, left, costs
     for column in range(weight.shape[1]):
         aim, one = aims[:, column], weight[:, column]
-        code = np.where(one == 0, grid.zero[:, column], grid.choose(aim, column, curve[:, column, None]))
+        code = np.where(one == 0, grid.zeros(column), grid.choose(aim, column, curve[:, column, None]))
         codes[:, column] = code
         left[:, column] = one - grid.values(code, column)
         costs[:, column] = grid.cost(aim, code, column, curve[:, column, None])
@@ -59,7 +59,7 @@ def descend_block(weight: Real, left: Real, slopes: Real, matrix: Real, grid: Co
     Args:
         weight: ``(groups, columns, rows)``; zeros stay zero.
         left: ``weight - value``, changed.
-        slopes: H times the errors of all columns, in these columns, changed by what these columns do.
+        slopes: H times the errors of all columns, in these columns; they are changed.
         matrix: H of these columns, ``(groups, columns, columns)``.
         grid: of these columns.
         codes: changed.
@@ -69,30 +69,26 @@ def descend_block(weight: Real, left: Real, slopes: Real, matrix: Real, grid: Co
         (matrix,) = _whole(matrix)
         given = _given(weight, grid)
         changed = _columns.descend_block(
-            *given, weight, left, slopes, matrix, *_steps(grid, weight.shape), codes, moves
+            *given, weight, left, slopes, matrix, *_whole(grid.step, grid.zero), codes, moves
         )
         return moves if changed else None
     changed = False
     for column in range(weight.shape[1]):
         curve, one, before = matrix[:, column, column, None], weight[:, column], codes[:, column]
         aim = one - left[:, column] + slopes[:, column] / curve
-        code = np.where(one == 0, grid.zero[:, column], grid.choose(aim, column, curve, before))
+        code = np.where(one == 0, grid.zeros(column), grid.choose(aim, column, curve, before))
         if (code == before).all():
             continue
         changed = True
         moves[:, column] = grid.values(before, column) - grid.values(code, column)
         left[:, column] += moves[:, column]
         codes[:, column] = code
-        slopes += matrix[:, :, column, None] * moves[:, column, None]
+        slopes[:, column + 1 :] += matrix[:, column + 1 :, column, None] * moves[:, column, None]
     return moves if changed else None
 
 
 def _given(weight: Real, grid: CodeGrid) -> tuple[Any, ...]:
     return *weight.shape, float(grid.low), float(grid.high), None if grid.prices is None else _whole(grid.prices)[0]
-
-
-def _steps(grid: CodeGrid, shape: tuple[int, ...]) -> tuple[Real, ...]:
-    return _whole(np.broadcast_to(grid.step, shape), np.broadcast_to(grid.zero, shape))
 
 
 def _whole(*arrays: Real) -> tuple[Real, ...]:

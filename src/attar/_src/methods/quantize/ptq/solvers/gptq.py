@@ -198,6 +198,8 @@ class _Columns:
         grid: tuple[NDArray[np.float32], NDArray[np.uint8] | None],
         lengths: Sequence[int],
     ) -> None:
+        # Where all columns of a row share a scale, one index stands for them.
+        index = index[:, :1] if (index == index[:, :1]).all() else index
         self.weight, self.index, self.matrix, self.scheme = weight, index, matrix, scheme
         self.factor = HessianFactor.of(matrix)
         self.codes, self.left = np.zeros((2, *weight.shape))
@@ -240,12 +242,14 @@ class _Columns:
         """Choose the scales that begin with these columns, and round the columns."""
         at = slice(start, stop)
         weight, factor = self.weight[:, at], self.factor.part(at)
-        scales, index = np.unique(self.index[:, at], return_inverse=True)
-        index = index.reshape(weight.shape)
+        own = self.index if self.index.shape[1] == 1 else self.index[:, at]
+        scales, index = np.unique(own, return_inverse=True)
+        index = index.reshape(own.shape)
         carried = self.factor.unit[:, :start, at].mT @ self.left[:, :start]
         low, high = np.zeros((2, len(scales)))
-        np.minimum.at(low, index, weight + carried)
-        np.maximum.at(high, index, weight + carried)
+        aims = weight + carried
+        np.minimum.at(low, index, aims if index.shape == aims.shape else aims.min(1, keepdims=True))
+        np.maximum.at(high, index, aims if index.shape == aims.shape else aims.max(1, keepdims=True))
         tried = np.broadcast_to(self.tried, (len(self.tried), len(self.scale)))[:, scales]
         ratio = self._best_ratios(weight, index, factor, carried, low, high, tried)
         chosen = affine_grid(low * ratio, high * ratio, self.scheme)
@@ -269,13 +273,14 @@ class _Columns:
                 np.tile(weight, (1, 1, len(tried))), grid, factor, np.tile(carried, (1, 1, len(tried)))
             )
             for each, cost in zip(tried, np.split(costs, len(tried), 2), strict=True):
-                total = np.bincount(index.reshape(-1), cost.reshape(-1), low.size)
+                summed = cost if index.shape == cost.shape else cost.sum(1)
+                total = np.bincount(index.reshape(-1), summed.reshape(-1), low.size)
                 better = total < best
                 best[better], ratio[better] = total[better], each[better]
         return ratio
 
     def _spread(self, grids: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8] | None]], index: _Index) -> CodeGrid:
-        """Return the grid of each element for several choices of scales, side by side along the rows."""
+        """Return the grid of elements for several choices of scales, side by side along the rows."""
         step = np.concatenate([scale.astype(np.float64)[index] for scale, _ in grids], 2)
         zero = np.concatenate(
             [np.zeros(index.shape) if z is None else z.astype(np.float64)[index] for _, z in grids], 2
