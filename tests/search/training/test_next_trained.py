@@ -68,6 +68,25 @@ def test_what_is_far_from_holding_is_not_tried_at_smaller_sizes():
     assert len(hopeless) == 1
 
 
+def test_where_two_ways_are_far_from_holding_the_next_size_lies_between():
+    """Guards against hours at one size: of ResNet-20 two ways lost 10.7 and 5.4 points where 1 was allowed."""
+    goal, files, tried = Goal(max_drop=1.0), untrained(), []
+    for drop in (10.7, 5.4):
+        step = next_trained(goal, files, {}, (), lambda way, target: True)
+        tried.append((step.way, step.target["max_bytes"]))
+        size = int(step.target["max_bytes"])
+        files.append(file(step.name, size, drop, way=step.way, target=dict(step.target)))
+    assert [size for _, size in tried] == [40_000, 40_000]
+    between = next_trained(goal, files, {}, (), lambda way, target: True)
+    assert between.target == {"max_bytes": round((40_000 * 100_000) ** 0.5)}
+    ways = []
+    while (step := next_trained(goal, files, {}, (), lambda way, target: True)).target == between.target:
+        ways.append(step.way)
+        files.append(file(step.name, 63_000, 3.0, way=step.way, target=dict(step.target)))
+    # What lost 5.4 at 40,000 bytes is tried with 1.6 times as many; what lost 10.7 is not.
+    assert ways == ["sparse", "shallower", "distilled"]
+
+
 def test_a_way_that_fails_is_told_of_and_the_others_go_on():
     goal = Goal(max_drop=0.5)
     files, failed = trained(goal, NEEDS, fails={"sparse", "narrower"})

@@ -18,6 +18,8 @@ Applies = Callable[[str, Target], bool]
 
 #: Ratio of two sizes while files hold, and of two between which no more is tried.
 _STEP, _NEAR = 0.4, 1.15
+#: How many times ``3 max_drop + 1`` points a file lost -> with how many times its bytes its way is not tried.
+_EASIER = {4.0: 4.0, 2.0: 2.0, 1.0: 1.4}
 #: Share of the bytes allowed that a file is trained for: the coded bits fluctuate in the last steps.
 _WITHIN = 0.98
 #: No file of a network has fewer bytes.
@@ -67,6 +69,9 @@ class _Seen:
         steps = [TrainedStep(way, target) for way in self.ordered(target) if self.applies(way, target)]
         if any(step.name in self.files and self.goal.holds(self.files[step.name]) for step in steps):
             return True
+        missed = [each.drop for each in self.files.values() if each.way and dict(each.target) == dict(target)]
+        if len(missed) > 1 and self._far(min(missed)):
+            return False  # what time is left goes to sizes that are likelier to hold
         untried = (each for each in steps if each.name not in {*self.files, *self.failed, *self.skipped})
         return next(untried, False)
 
@@ -88,12 +93,15 @@ class _Seen:
         most = max([int(match[1].replace(",", "")) for match in found], default=0)
         return target.get("max_bytes", math.inf) <= most
 
+    def _far(self, drop: float, times: float = 1.0) -> bool:
+        """Return whether a drop is ``times (3 max_drop + 1)`` points or more."""
+        return self.goal.max_drop is not None and drop > times * (3 * self.goal.max_drop + 1)
+
     def _is_hopeless(self, missed: TriedFile, target: Target) -> bool:
         """Return whether a file lost so much that its way will not hold for a target, with somewhat more bytes."""
-        most = self.goal.max_drop
-        if most is None or missed.drop <= 3 * most + 1:
+        easier = next((factor for times, factor in _EASIER.items() if self._far(missed.drop, times)), None)
+        if easier is None:
             return False
-        easier = 4.0 if missed.drop > 10 * most + 5 else 2.0
         return _is_easier({**missed.target, "max_bytes": easier * missed.target.get("max_bytes", 0.0)}, target)
 
 
