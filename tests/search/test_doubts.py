@@ -47,6 +47,25 @@ def searched(data):
     }
 
 
+def test_a_module_that_knows_the_examples_by_heart_is_told_of():
+    """Guards against a loss on training examples that is taken for that on new ones."""
+    torch.manual_seed(0)
+    x = torch.randn(700, 4)
+    found = {}
+    for share in (0.0, 0.01):
+        y = x.argmax(1)
+        y[: round(share * 400)] = (y[: round(share * 400)] + 1) % 4
+        of = SearchedModule.of(
+            net(trained=True), x[400:], "test", labels=x[400:].argmax(1), validation=(x[:400], y[:400])
+        )
+        found[share] = [*of.doubts(1.0, "max_drop")]
+        assert [*of.doubts(None, "max_drop")] == []
+    (said,) = found[0.0]
+    assert said.startswith("the module is right about 100 % of 400 validation examples. If it was trained on them")
+    assert "give examples it has not seen (validation=), or a larger max_drop=" in said
+    assert found[0.01] == []
+
+
 def test_a_bound_of_less_than_one_example_is_doubted(searched):
     (said,) = searched[True].doubts(0.5, "max_drop")
     assert said.startswith(
