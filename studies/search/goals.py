@@ -100,7 +100,8 @@ def measured(name: str) -> dict[str, Any]:
     best = next(each for each in search["files"] if each["name"] == search["best"])
     first = search["files"][0]
     test = {}
-    for file in ("best.attar", first["file"]):
+    trained = [each["file"] for each in search["files"] if each["way"]]
+    for file in ("best.attar", first["file"], *trained):
         if data is None:
             test[file] = load_object(f"{HERE / 'gru.py'}:tested")(folder / file)
             continue
@@ -124,6 +125,7 @@ def measured(name: str) -> dict[str, Any]:
         "failed": search["failed"],
         "skipped": search["skipped"],
         "test": {"best": test["best.attar"], "floating": test[first["file"]]},
+        "test_of_trained": {each["name"]: test[each["file"]] for each in search["files"] if each["way"]},
     }
 
 

@@ -23,13 +23,13 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
+from attar._src.methods.allocate.changed.anchors import ANCHORS, TINY, anchors, between, decibels
+from attar._src.methods.allocate.changed.change import Change, KeptValues
+from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.runs.anchors import ANCHORS, TINY, anchors, between, decibels
-from attar._src.methods.allocate.runs.change import Change, KeptValues
-from attar._src.methods.allocate.runs.changed_runs import ChangedRuns
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.model.programs import copy_graph
 from attar._src.work.calibration_inputs import CalibrationInputs

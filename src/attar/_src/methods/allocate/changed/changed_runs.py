@@ -75,7 +75,7 @@ class ChangedRuns(fx.Interpreter):
                 node.op == "call_function" and all(each.op == "get_attr" or each in tensors for each in read)
             ):
                 tensors.add(node)
-            elif node.op == "call_module" and str(node.target) in self._changed or not tensors.isdisjoint(read):
+            elif (node.op == "call_module" and str(node.target) in self._changed) or not tensors.isdisjoint(read):
                 found.append(node)
         with torch.no_grad():
             for node in self._behind[: 1 + self._behind.index(found[-1])] if found else ():

@@ -1,0 +1,46 @@
+"""Levels that run through the whole network, and errors of the others between theirs.
+
+Errors of a network's output are nearly proportional to those of the changed layer's own output: of ResNet-20 within a
+third over 16 levels of a layer, while the errors differ by a factor of 10,000. A run of the layer costs little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from attar._src.methods.allocate.judge import OutputError
+from attar._src.methods.allocate.level import Level
+
+#: So many levels of a part run through the whole network where the others may be estimated.
+ANCHORS = 5
+#: The smallest error that has a logarithm here.
+TINY = float(np.finfo(np.float64).tiny)
+
+
+def anchors(own: Mapping[Level, float]) -> list[Level]:
+    """Return the levels to run, given the errors of the part's outputs: at equal distances in the order of these."""
+    ordered = sorted(own, key=lambda level: own[level] if math.isfinite(own[level]) else math.inf)
+    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, ANCHORS)]
+
+
+def between(seen: Mapping[Level, OutputError], own: Mapping[Level, float]) -> dict[Level, OutputError]:
+    """Return the errors of levels that did not run, from those ``seen`` of levels that did.
+
+    Example: with errors of 0.1 and 0.001 in the network for 0.01 and 0.0001 in the layer's own outputs, a level whose own
+    error is 0.001 has 0.01.
+    """
+    known = sorted((own[level], each.error) for level, each in seen.items() if level in own and each.error < math.inf)
+    left = [level for level in own if level not in seen]
+    if not known:
+        return dict.fromkeys(left, OutputError(math.inf))
+    places, values = np.log(np.maximum(np.array(known).T, TINY))
+    errors = np.exp(np.interp(np.log(np.maximum([own[level] for level in left], TINY)), places, values))
+    return {level: OutputError(float(each), decibels(float(each))) for level, each in zip(left, errors, strict=True)}
+
+
+def decibels(error: float) -> float | None:
+    """Return the signal to noise, ``-10 log10(error)``: 20 for 0.01; None if that is not finite."""
+    return -10 * math.log10(error) if 0 < error < math.inf else None
