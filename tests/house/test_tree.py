@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.house.repository import ROOT, files, name
+from tests.house.repository import ROOT, SOURCE, files, name
 
 #: What -> how it is found. Each is written so that this file does not hold what it looks for. A test of what may leak
 #: into a file calls its owner ``secret``.
@@ -82,3 +82,10 @@ def test_base_names_of_tests_are_unique():
     names = [path.name for path in files() if path.parent != ROOT and path.name.startswith("test_")]
     twice = sorted({found for found in names if names.count(found) > 1})
     assert not twice, f"pytest imports tests by their base name: {twice}"
+
+
+def test_every_module_is_part_of_the_repository():
+    """Guards against a folder that a rule of .gitignore hides: its modules are in no clone."""
+    known = set(files())
+    hidden = [name(path) for path in SOURCE.rglob("*.py") if path not in known]
+    assert not hidden, f"rename what .gitignore leaves out: {hidden}"

@@ -29,8 +29,8 @@ def anchors(own: Mapping[Level, float]) -> list[Level]:
 def between(seen: Mapping[Level, OutputError], own: Mapping[Level, float]) -> dict[Level, OutputError]:
     """Return the errors of levels that did not run, from those ``seen`` of levels that did.
 
-    Example: with errors of 0.1 and 0.001 in the network for 0.01 and 0.0001 in the layer's own outputs, a level whose own
-    error is 0.001 has 0.01.
+    Example: with errors of 0.1 and 0.001 in the network for 0.01 and 0.0001 in the outputs of the layer, a level whose
+    outputs err by 0.001 has 0.01.
     """
     known = sorted((own[level], each.error) for level, each in seen.items() if level in own and each.error < math.inf)
     left = [level for level in own if level not in seen]
