@@ -23,8 +23,8 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
-from attar._src.methods.allocate.changed.anchors import ANCHORS, TINY, anchors, between, decibels
-from attar._src.methods.allocate.changed.change import Change, KeptValues
+from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, decibels
+from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
@@ -177,7 +177,7 @@ class SensitivityMeter(ABC):
     ) -> dict[Level, OutputError]:
         """Run a graph with one part at every level."""
         outputs: dict[Level, list[Any]] = {level: [] for level in levels}
-        with Change.of(self.programs[graph], levels) as change:
+        with PartChange.of(self.programs[graph], levels) as change:
             for place in range(len(self.inputs[graph].batches)):
                 runs = self._runs(graph, place, change, kept)
                 for level in levels:
@@ -193,17 +193,17 @@ class SensitivityMeter(ABC):
         """Return the squared error of the outputs of a part over their square, on the first batch of each graph."""
         found = dict.fromkeys(levels, 0.0)
         for graph in graphs:
-            with Change.of(self.programs[graph], levels) as change:
+            with PartChange.of(self.programs[graph], levels) as change:
                 runs = self._runs(graph, 0, change, kept)
                 reference = [each.double() for each in runs.layer_outputs()]
                 for level in levels:
                     change.to(level)
                     for was, now in zip(reference, runs.layer_outputs(), strict=True):
-                        signal = max(float(was.square().sum()), TINY)
+                        signal = max(float(was.square().sum()), SMALLEST_ERROR)
                         found[level] += float((now.double() - was).square().sum()) / signal
         return found
 
-    def _runs(self, graph: str, place: int, change: Change, kept: KeptValues) -> ChangedRuns:
+    def _runs(self, graph: str, place: int, change: PartChange, kept: KeptValues) -> ChangedRuns:
         """Return the runs of one batch; the network is as it was."""
         change.to(None)
         runs = ChangedRuns(change.program, self.inputs[graph].batches[place], change.before, kept.pop(graph, place))

@@ -17,7 +17,7 @@ from attar._src.methods.allocate.level import Level
 #: So many levels of a part run through the whole network where the others may be estimated.
 ANCHORS = 5
 #: The smallest error that has a logarithm here.
-TINY = float(np.finfo(np.float64).tiny)
+SMALLEST_ERROR = float(np.finfo(np.float64).tiny)
 
 
 def anchors(own: Mapping[Level, float]) -> list[Level]:
@@ -36,8 +36,8 @@ def between(seen: Mapping[Level, OutputError], own: Mapping[Level, float]) -> di
     left = [level for level in own if level not in seen]
     if not known:
         return dict.fromkeys(left, OutputError(math.inf))
-    places, values = np.log(np.maximum(np.array(known).T, TINY))
-    errors = np.exp(np.interp(np.log(np.maximum([own[level] for level in left], TINY)), places, values))
+    places, values = np.log(np.maximum(np.array(known).T, SMALLEST_ERROR))
+    errors = np.exp(np.interp(np.log(np.maximum([own[level] for level in left], SMALLEST_ERROR)), places, values))
     return {level: OutputError(float(each), decibels(float(each))) for level, each in zip(left, errors, strict=True)}
 
 

@@ -21,7 +21,7 @@ KEPT_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
-class Change:
+class PartChange:
     """A part of a program at one level after the other; at the end it is as it was."""
 
     program: fx.GraphModule
@@ -30,7 +30,7 @@ class Change:
 
     @classmethod
     @contextmanager
-    def of(cls, program: fx.GraphModule, levels: Mapping[Level, Candidate]) -> Iterator[Change]:
+    def of(cls, program: fx.GraphModule, levels: Mapping[Level, Candidate]) -> Iterator[PartChange]:
         changed = {key for each in levels.values() for key in each.tensors}
         before = {key: value for key, value in _tensors(program).items() if key in changed}
         rounded = {
