@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard src/attar/c/*)
 demo: $(READY)  ## the main job on real data: train, distil, prune, quantize, pack, verify, measure, report
 	rm -rf runs/demo
 	$(BIN)/attar run examples/demo.yaml --out runs/demo
-	$(BIN)/attar compress examples/digits.py:DigitNet --arg width=64 -d digits --max-drop 0.5 --time 2m \
+	$(BIN)/attar compress examples/digits.py:DigitNet --arg width=64 -d digits --max-drop 1 --time 2m \
 	  --weights runs/demo/state/seed-0/teacher/0-train/epoch-000015.safetensors --output runs/demo/front
 
 study-small: $(READY)  ## the methods of studies/polino2018 on a few images of CIFAR-10 (ATTAR_DATA)

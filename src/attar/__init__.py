@@ -5,7 +5,7 @@
     attar.run("recipe.yaml", "runs/mine")
     attar.run_search("holes.yaml", "runs/search").best
     attar.prune(module, data, macs=0.5).module
-    attar.compress(module, data, "found", max_drop=0.5).best
+    attar.compress(module, data, "found", max_drop=1).best
     attar.compare(module, data, "compared", bytes=90_000).answer
     attar.quantize(module, data, bits=4, activations=8).save("model.attar")
     attar.Session("model.attar").run(inputs)

@@ -88,6 +88,8 @@ def test_for_people(weights, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "bits per weight" in shown
     assert "equal predictions" in shown
+    # Guards against a figure of training examples that reads like one of others.
+    assert "accuracy is of 512 examples of digits, split train: if the network was trained on them, it is" in shown
     assert attar.open_artifact(tmp_path / "m.attar").sha256 in shown.replace("\n", "")
 
 

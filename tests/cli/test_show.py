@@ -55,7 +55,14 @@ def test_names_of_methods_and_steps_are_not_wrapped_in_100_columns(capsys):
     out = show.console()
     assert out.width == 100
     out.print(methods)
-    file = {"drop": 0.345, "noise": 0.22, "metric": 0.91, "file_bytes": 1_273_300, "unit": "points of accuracy"}
+    file = {
+        "drop": 0.345,
+        "noise": 0.22,
+        "ruined": False,
+        "metric": 0.91,
+        "file_bytes": 1_273_300,
+        "unit": "points of accuracy",
+    }
     step = size_step(1_273_300, "dynamic", improved=True).name
     found = {
         "files": [{**file, "name": step, "ms": 12.3, "against_floating": [1, 1, 1]}],

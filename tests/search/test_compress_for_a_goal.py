@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 import attar
 from attar._src.cli import main
+from attar._src.cli.compress import print_found
 from attar._src.core.errors import SpecError
 from attar._src.core.registry import load_object
 from attar._src.search import goal_search, plan
@@ -20,6 +21,8 @@ from attar._src.search.post_training import PostTraining
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.py"
 #: How well a file is reconstructed is not what is tested here.
 QUICK = {"steps": 10, "network_steps": 20}
+#: Bytes that hold little more than the fewest bits for every weight of it.
+LEAST = 870
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,26 @@ def test_what_cannot_be_had_ends_with_the_nearest(trained, tmp_path, monkeypatch
     assert not result.met
     assert result.best.file_bytes == min(each.file_bytes for each in result.files)
     assert any("no file of 400 bytes" in why for why in result.failed.values())
+
+
+def test_few_bytes_that_lose_the_network_are_not_recommended(trained, tmp_path, monkeypatch, capsys):
+    """Guards against a best.attar that knows nothing any more, with exit code 0."""
+    net, data, validation = trained
+    monkeypatch.setattr(plan, "RECONSTRUCT", {"steps": 1, "network_steps": 1})
+    result = attar.compress(net, data, tmp_path / "s", max_bytes=LEAST, validation=validation)
+    small = [each for each in result.files if each.file_bytes <= LEAST]
+    assert small
+    assert all(each.ruined for each in small)
+    assert not result.met
+    assert not result.best.ruined
+    told = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert [each["ruined"] for each in told["files"]] == [each.ruined for each in result.files]
+    page = (tmp_path / "s" / "search.html").read_text()
+    assert "No file holds the goal and keeps the network. The nearest that keeps it is" in page
+    print_found(told, tmp_path / "s")
+    out = capsys.readouterr().out
+    assert f"no file holds the goal and keeps the network; nearest that keeps it: {result.best.name}" in out
+    assert "ruined: more than half of what the network knows is lost" in out
 
 
 def test_the_command(trained, tmp_path, capsys):

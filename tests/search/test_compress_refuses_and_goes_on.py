@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import attar
 from attar._src.core.errors import DataError, ParityError, SpecError, UnknownName
+from attar._src.search import post_training
 from attar._src.search.post_training import PostTraining
 
 
@@ -30,16 +32,16 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def last(monkeypatch):
-    """Change what some file loses: name of a file -> points."""
-    changed, drop = {}, PostTraining.drop
+def broken(monkeypatch):
+    """Names of files whose outputs are not finite."""
+    names, judge = set(), post_training.judge_file
 
-    def of(self, path):
-        points, *rest = drop(self, path)
-        return (changed.get(path.stem, points), *rest)
+    def judged(path, *rest):
+        seen = judge(path, *rest)
+        return replace(seen, error=math.inf, changed=math.inf) if path.stem in names else seen
 
-    monkeypatch.setattr(PostTraining, "drop", of)
-    return changed
+    monkeypatch.setattr(post_training, "judge_file", judged)
+    return names
 
 
 @pytest.mark.usefixtures("quick")
@@ -58,7 +60,7 @@ def test_what_fails_in_floating_point_ends_the_search_with_its_own_words(net, ex
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_file_that_cannot_be_had_leaves_the_others(net, examples, tmp_path, last, monkeypatch):
+def test_one_file_that_cannot_be_had_leaves_the_others(net, examples, tmp_path, broken, monkeypatch):
     """Guards against a search that is lost for one file: with outputs that are not finite, or without parity."""
     made = PostTraining.make
 
@@ -68,7 +70,7 @@ def test_one_file_that_cannot_be_had_leaves_the_others(net, examples, tmp_path, 
         return made(self, options)
 
     monkeypatch.setattr(PostTraining, "make", make)
-    last["4-bits"] = math.inf
+    broken.add("4-bits")
     found = attar.compress(net, examples, tmp_path, max_ms=100)
     assert found.failed == {
         "8 bits, dynamic": "the outputs differ",

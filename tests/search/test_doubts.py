@@ -71,7 +71,7 @@ def test_a_bound_of_less_than_one_example_is_doubted(searched):
     assert said.startswith(
         "max_drop=0.5 is less than one of 144 validation examples, 0.69 points: a file may lose none"
     )
-    assert "Give more (validation=), or max_drop=0.7" in said
+    assert "Say max_drop=0.7, or give more if there are more (validation=)" in said
     assert [*searched[True].doubts(0.7, "max_drop")] == []
     assert [*searched[True].doubts(0.0, "max_drop")] == []
     assert [*searched[True].doubts(None, "max_drop")] == []
@@ -123,5 +123,6 @@ def test_the_error_of_a_drop_is_in_the_json_and_the_tables():
     (told,) = with_gains(Goal(max_drop=1), [file])
     assert json.loads(json.dumps(told))["noise"] == noise
     result = {"best": "a", "front": ["a"]}
+    assert search_cells({"best": "b", "front": ["a"]}, {**told, "ruined": True})[1] == "ruined"
     assert search_cells(result, told)[2:5] == ["10", "1.5", "2"]
     assert search_cells(result, {**told, "noise": None})[4] == "–"

@@ -6,7 +6,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.search.goal import Goal
 from attar._src.search.plan import FIRST, chosen_activations, next_step
-from attar._src.search.recommended import front_of
+from attar._src.search.recommended import front_of, recommended
 from attar._src.search.tried_file import TriedFile, pareto
 
 #: Bytes, points lost and milliseconds of the first files.
@@ -22,7 +22,8 @@ USUAL = {
 
 
 def file(name, size, drop, ms, **options):
-    return TriedFile(name=name, options=options, file_bytes=size, drop=drop, unit="points", ms=ms)
+    ruined = drop > 45
+    return TriedFile(name=name, options=options, file_bytes=size, drop=drop, unit="points", ms=ms, ruined=ruined)
 
 
 def search(goal, needs, improved_needs=None, least=0):
@@ -80,6 +81,39 @@ def test_a_size_that_no_file_has_ends_the_descent():
     assert not any("reconstructed" in each.name for each in none)
     assert none[-1].name == "2 bits", "the nearest"
     assert 40_000 <= best(goal, files).file_bytes <= 1.05 * 40_000
+
+
+def test_a_ruined_file_holds_no_goal_unless_the_loss_was_agreed_to():
+    """Guards against a file that lost most of what the network knows as the best one, for its few bytes alone."""
+    goal = Goal(max_bytes=10_000)
+    files, _ = search(goal, 400_000)
+    sized = [each for each in files if each.file_bytes == 10_000]
+    assert [each.ruined for each in sized] == [True, True]
+    assert not any(map(goal.holds, files))
+    # The nearest that keeps the network, made for that.
+    assert recommended(goal, files).name == "2 bits" == files[-1].name
+    # Of files that are all ruined one that lost less is nearer, which samplers follow.
+    assert goal.score(sized[0]) > goal.score(sized[0].model_copy(update={"drop": 46.0}))
+    agreed = Goal(max_bytes=10_000, max_drop=90, minimise="drop")
+    assert agreed.holds(sized[0])
+    # Where nothing holds, a ruined file is not the nearest either.
+    strict = Goal(max_bytes=10_000, max_drop=44, minimise="bytes")
+    assert strict.excess(sized[0]) < strict.excess(files[0])
+    assert recommended(strict, [files[0], sized[0]]) is files[0]
+
+
+def test_bytes_that_are_ruined_before_reconstruction_are_reconstructed():
+    goal = Goal(max_bytes=10_000)
+    files, _ = search(goal, 400_000, improved_needs=100_000)
+    assert recommended(goal, files).name == "10,000 bytes, reconstructed"
+    assert "2 bits" not in [each.name for each in files]
+
+
+@pytest.mark.parametrize(("why", "nearest"), [("no file of 900 bytes: with ...", True), ("is not finite", False)])
+def test_a_step_that_cannot_hold_the_goal_says_so(why, nearest):
+    files = [file(each.name, *USUAL[each.name], **each.options) for each in FIRST]
+    step = next_step(Goal(max_bytes=900), files, {"900 bytes": why})
+    assert (step.name, step.nearest) == ("2 bits", nearest)
 
 
 def test_a_drop_that_only_floating_point_holds_is_sought_above_8_bits():
@@ -178,5 +212,5 @@ def test_a_goal_has_a_bound_or_an_aim():
     assert Goal(max_ms=1, max_drop=1, max_bytes=1).aim == "bytes"
     assert Goal(max_drop=1, max_bytes=1).aim == "ms"
     assert Goal(max_ms=1).aim == "drop"  # the smallest file in time would be one that predicts nothing
-    assert Goal(minimise="ms").holds(file("a", 1, 99, 1))
+    assert Goal(minimise="ms").holds(file("a", 1, 40, 1))
     assert Goal(max_drop=0).excess(file("a", 1, 0.5, 1)) == 0.5

@@ -13,6 +13,7 @@ class Figures:
     file_bytes: float
     drop: float
     ms: float | None = None
+    ruined: bool = False
 
 
 def additive(seed=0, layers=6, bits=(2, 4, 8), sparsity=(0.5, 0.0), *, measured=True):

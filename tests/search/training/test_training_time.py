@@ -5,17 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.search import goal_search, search_folder
 from attar._src.search.comparison.comparison_folder import ComparisonFolder
 from attar._src.search.goal import Goal
 from attar._src.search.goal_search import GoalSearch
 from attar._src.search.plan import SearchStep
 from attar._src.search.search_folder import SearchFolder
+from attar._src.search.training import trainer as trainers
 from attar._src.search.training.next_trained import TrainedStep
 from attar._src.search.training.parts import TrainingParts
 from attar._src.search.training.student_facts import StudentFacts
 from attar._src.search.training.trainer import Trainer
 from attar._src.search.tried_file import TriedFile
+from attar._src.work.size_budget import BudgetError
 
 STEP = TrainedStep("distilled", {"max_bytes": 9_000})
 
@@ -124,6 +127,39 @@ def test_a_training_that_was_cut_took_all_its_parts(trainer, monkeypatch):
     search.files = [made.model_copy(update={"way": "distilled", "stages": trainer.stages(STEP)})]
     assert search._can_train(trainer)
     assert trainer.expected(STEP) >= trainer.plain_seconds(trainer.stages(STEP))
+
+
+def test_more_time_is_not_asked_for_where_it_could_not_help(trainer, monkeypatch):
+    """Guards against `no time for: 2 bits` where 2 bits have more bytes than the goal allows in any time."""
+    search = searched(trainer, 30)
+    made = TriedFile(name="floating point", options={}, file_bytes=90_000, drop=0.0, unit="points", ms=1.0)
+    search.files, search.maker = [made], SimpleNamespace(solved=lambda _: True, held=SimpleNamespace(examples=10))
+    search.folder.add(made)
+    search.times.add("see", 1_000)
+    (search.folder.path / made.file).mkdir(exist_ok=True)
+    steps = iter([SearchStep("2 bits", {}, "see", nearest=True), SearchStep("4 bits", {}, "see"), None])
+    monkeypatch.setattr(search, "_next", lambda: next(steps))
+    monkeypatch.setattr(search.folder, "begin", lambda _: ([made], {}))
+    monkeypatch.setattr(search.folder, "finish", lambda _: None)
+    monkeypatch.setattr(goal_search.StepTimes, "of", lambda _: search.times)
+    found = search.run({})
+    assert found.skipped == ("4 bits",)
+    assert "only be nearer" in found.failed["2 bits"]
+
+
+def test_a_budget_that_leaves_nothing_for_codes_is_told_without_a_recipe(trainer, monkeypatch):
+    """Guards against advice on fields of a recipe that whoever gave --max-bytes has never seen."""
+
+    def refuse(*_, **__):
+        with prefixed_errors("recipe.models.student.stages.2"), prefixed_errors("loss rate"):
+            raise BudgetError("a file of 900 bytes has 90 bytes beside its graph", "share scales (granularity: tensor)")
+
+    monkeypatch.setattr(trainers, "run_trial", refuse)
+    monkeypatch.setattr(trainers, "prepare_run", lambda _: None)
+    monkeypatch.setattr(Trainer, "recipe", lambda *_: None)
+    with pytest.raises(SpecError) as caught:
+        trainer.run([], "900 bytes, trained, shallower", trainer.folder / "x.attar")
+    assert str(caught.value) == "no file is so small this way: a file of 900 bytes has 90 bytes beside its graph"
 
 
 def test_how_long_trainings_are_is_decided_only_when_there_is_time(trainer, monkeypatch):

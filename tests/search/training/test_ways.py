@@ -4,7 +4,9 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
+from attar._src.methods.prune.scopes import SCOPES, WeightUnits
 from attar._src.recipe.recipe import Recipe
 from attar._src.search.training.registry import TRAINED_WAYS
 from attar._src.search.training.sparse import sparsity_for
@@ -85,3 +87,15 @@ def test_a_narrow_module_has_bits_left_for_each_weight():
     removed = TRAINED_WAYS["narrower"].stages(with_(max_bytes=60_000))[0]["channels"]
     weights = TARGET.weights * (1 - removed) ** 2
     assert 8 * 60_000 / weights == pytest.approx(2.2, abs=0.1)
+
+
+def test_zeros_leave_every_layer_some_weights():
+    """Guards against a training that ends where all weights of one layer are smaller than those of the others."""
+    (stage,) = TRAINED_WAYS["sparse"].stages(with_(max_bytes=9_000))
+    (rule,) = stage["constraints"]
+    assert rule["sparsity"] > 0.9
+    values = {"large": torch.rand(1000) + 1, "small": 1e-3 * torch.rand(50)}
+    units = {name: WeightUnits(each, each.square(), tuple(each.shape)) for name, each in values.items()}
+    counts = SCOPES[rule["scope"]].counts(units, rule["sparsity"])
+    assert all(counts[name] < each.numel() for name, each in values.items())
+    assert SCOPES["global"].counts(units, rule["sparsity"])["small"] == 50, "the case that this is of"

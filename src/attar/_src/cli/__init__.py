@@ -42,7 +42,7 @@ _HELP = """Makes trained PyTorch models small and fast, in one verified file tha
 
 attar run recipe.yaml
 
-attar compress net.py:build --weights net.safetensors --data cifar10 --max-drop 0.5 -o found
+attar compress net.py:build --weights net.safetensors --data cifar10 --max-drop 1 -o found
 
 attar compare net.py:build --weights net.safetensors --data cifar10 --bytes 90k -o compared
 

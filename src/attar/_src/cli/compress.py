@@ -14,7 +14,7 @@ from attar._src.cli.options.shared import with_options
 from attar._src.cli.options.texts import parse_bytes, parse_minutes
 from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.core.spec import build_spec
-from attar._src.report.search_page import search_cells
+from attar._src.report.search_page import best_words, ruined_words, search_cells
 from attar._src.report.wording import noise_words
 from attar._src.search.goal import Goal
 from attar._src.search.search_folder import demand_search_folder
@@ -66,11 +66,12 @@ def compress_command(
     --no-train, reconstruction. Every file is verified, judged on a part of the training examples that is not trained
     on, and timed. The folder gets best.attar, all files, search.json with what makes each again, and search.html.
 
-    Exit code 1 if no file holds the goal; best.attar is the nearest then. After Ctrl-C, --resume goes on.
+    A file that lost most of what the network knows holds no goal, unless --max-drop allows it. Exit code 1 if no file
+    holds the goal; best.attar is the nearest then. After Ctrl-C, --resume goes on.
 
     Example:
 
-        attar compress net.py:build -w net.safetensors -d cifar10 --max-drop 0.5 -o found
+        attar compress net.py:build -w net.safetensors -d cifar10 --max-drop 1 -o found
     """
     goal = {"max_drop": max_drop, "max_bytes": parse_bytes(max_bytes), "max_ms": max_ms, "minimise": minimise}
     if all(each is None for each in goal.values()):
@@ -110,9 +111,9 @@ def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -
     if any(each["noise"] is not None for each in found["files"]):
         out.print(escape(noise_words(found.get("validation"))), soft_wrap=True)
     out.print(escape(f"goal: {found['words']}; lost are {found['files'][0]['unit']}"), soft_wrap=True)
-    out.print(
-        escape(f"{'best' if found['met'] else 'no file holds the goal; nearest'}: {found['best']}"), soft_wrap=True
-    )
+    out.print(escape(f"{best_words(found)}: {found['best']}"), soft_wrap=True)
+    if said_ruined := ruined_words(found):
+        out.print(escape(said_ruined), soft_wrap=True)
     out.print(escape(f"ended: {found['ended']}"), soft_wrap=True)
     for each in said:
         out.print(escape(each), soft_wrap=True)

@@ -183,6 +183,8 @@ def _print(output: Path, figures: Mapping[str, Any], of: ModuleOptions) -> None:
         table.add_row(name, before, after)
     out.print(escape(str(output)), soft_wrap=True)
     out.print(table)
+    if metric := figures.get("metric"):
+        out.print(escape(of.judged_words(metric["name"], metric["examples"])), soft_wrap=True)
     for name in figures.get("removed", ()):
         out.print(escape(f"removed: {name} (score {figures['scores'][name]:.3g})"), soft_wrap=True)
     for line in _training(output, of):
@@ -224,11 +226,7 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield word, f"{before:,}", f"{after:,}"
     if "metric" in figures:
         metric = figures["metric"]
-        yield (
-            f"{escape(metric['name'])} of {metric['examples']} examples it saw",
-            f"{metric['before']:.4g}",
-            f"{metric['after']:.4g}",
-        )
+        yield escape(metric["name"]), f"{metric['before']:.4g}", f"{metric['after']:.4g}"
     if "latency_ms" in figures:
         before, after = figures["latency_ms"]
         yield "ms an example, one thread", f"{before:.3f}", f"{after:.3f}"

@@ -239,11 +239,11 @@ def quantize_command(
     if as_json:
         show.as_json(report)
     else:
-        _print(report)
+        _print(report, of)
     show.demand_none({"": report["warnings"]}, strict=strict)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], of: ModuleOptions) -> None:
     out, parity = show.console(), report["parity"]
     show.warnings_first({"": report["warnings"]})
     table = show.plain_table("", "")
@@ -267,6 +267,8 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row("note", escape(f"{topic}: {note}"))
     out.print(escape(report["file"]), soft_wrap=True)
     out.print(table)
+    if metric := report["fidelity"].get("metric"):
+        out.print(escape(of.judged_words(metric["name"], metric["examples"])), soft_wrap=True)
     out.print(f"sha256 {report['sha256']}", soft_wrap=True)
 
 

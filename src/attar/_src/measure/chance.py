@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: Standard errors above a constant answer within which a share is still chance.
 _ERRORS = 3.0
+#: Share of what a reference knows beyond the constant answer that a model must keep not to be ruined.
+KEPT_OF_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ class Chance:
     def explains(self, found: float) -> bool:
         """Return whether a model of this metric is no better than the constant answer."""
         return found <= self.limit if self.larger_is_better else found >= self.limit
+
+    def ruined(self, reference: float, found: float) -> bool:
+        """Return whether most of what a reference knows is lost: of the metric beyond that of the constant answer.
+
+        A reference that is no better than that answer has nothing to lose. A metric that is not finite is ruined.
+
+        Example: of 91 % in ten classes 81 points can be lost, so that 50 % is ruined.
+            >>> share_of("class 7", 0.1, 900).ruined(0.91, 0.5), share_of("class 7", 0.1, 900).ruined(0.91, 0.51)
+            (True, False)
+        """
+        if self.explains(reference):
+            return False
+        lost = reference - found if self.larger_is_better else found - reference
+        return not lost <= (1 - KEPT_OF_KNOWN) * abs(reference - self.value)
 
     def words(self, metric: str, found: float) -> str:
         """Return what it means that a model is no better: ``accuracy of 0.12 is no better than chance: ...``."""

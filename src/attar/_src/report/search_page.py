@@ -11,7 +11,7 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.front import front_drawings
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import count, metric, milliseconds, noise_words, number, plural, times
+from attar._src.report.wording import count, listed, metric, milliseconds, noise_words, number, plural, times
 
 #: Name of the page in the folder of a search.
 SEARCH_PAGE = "search.html"
@@ -32,7 +32,8 @@ def write_search_page(folder: Path, result: Mapping[str, Any]) -> Path:
 
 def search_cells(result: Mapping[str, Any], file: Mapping[str, Any]) -> list[str]:
     """Return a row about a file: name, mark, bytes, loss and its error, metric, time, that against floating point."""
-    mark = "best" if file["name"] == result["best"] else "front" if file["name"] in result["front"] else ""
+    kept = "front" if file["name"] in result["front"] else ""
+    mark = "best" if file["name"] == result["best"] else "ruined" if file["ruined"] else kept
     return [
         file["name"],
         mark,
@@ -45,6 +46,21 @@ def search_cells(result: Mapping[str, Any], file: Mapping[str, Any]) -> list[str
     ]
 
 
+def best_words(result: Mapping[str, Any]) -> str:
+    """Return what the recommended file is: the best, or the nearest where none holds the goal, and why none does."""
+    if result["met"]:
+        return "best"
+    if any(each["ruined"] for each in result["files"]):
+        return "no file holds the goal and keeps the network; nearest that keeps it"
+    return "no file holds the goal; nearest"
+
+
+def ruined_words(result: Mapping[str, Any]) -> str:
+    """Return what *ruined* means, where a file is; empty otherwise."""
+    files = [each["name"] for each in result["files"] if each["ruined"]]
+    return f"ruined: more than half of what the network knows is lost, in {listed(files)}" if files else ""
+
+
 def _verdict(result: Mapping[str, Any]) -> str:
     best = next(each for each in result["files"] if each["name"] == result["best"])
     floating = result["files"][0]
@@ -53,7 +69,10 @@ def _verdict(result: Mapping[str, Any]) -> str:
         f"times fewer than in floating point, with {number(best['drop'], 3)} {best['unit']} lost and "
         f"{milliseconds(best['ms'])}."
     )
-    return said if result["met"] else f"No file holds the goal. The nearest is {said}"
+    if result["met"]:
+        return said
+    first, nearest = best_words(result).split("; ")
+    return f"{first[:1].upper()}{first[1:]}. The {nearest} is {said}"
 
 
 def _sections(result: Mapping[str, Any]) -> list[PageSection]:
@@ -93,6 +112,7 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
         file="search.json",
     )
     left = [
+        *filter(None, [ruined_words(result)]),
         *(f"{name}: {why}" for name, why in result["failed"].items()),
         *(f"{name}: left out for time" for name in result["skipped"]),
     ]

@@ -1,4 +1,4 @@
-"""What a goal judges: bytes, loss and time of a file, measured or predicted."""
+"""What a goal judges: bytes, loss and time of a file, measured or predicted, and whether it is of use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Protocol
 
 
 class Figures(Protocol):
-    """Bytes, points lost, and milliseconds of one example; ``ms`` is None where no time was measured."""
+    """Bytes, points lost, and milliseconds of one example; ``ms`` is None where no time was measured.
+
+    ``ruined`` is whether most of what the module knows is lost.
+    """
 
     @property
     def file_bytes(self) -> int: ...
@@ -14,3 +17,5 @@ class Figures(Protocol):
     def drop(self) -> float: ...
     @property
     def ms(self) -> float | None: ...
+    @property
+    def ruined(self) -> bool: ...

@@ -52,13 +52,16 @@ class Goal(Spec):
     def excess(self, file: Figures) -> float:
         """Return by how much a file breaks the bounds, summed as shares of them; 0 if it holds all.
 
+        Where no loss was agreed to (``max_drop``), a file that is ruined holds nothing: a bound of 0 is added.
+
         Example:
             >>> from attar._src.search.tried_file import TriedFile
             >>> file = TriedFile(name="8 bits", options={}, file_bytes=150, drop=0.2, unit="points", ms=1.0)
             >>> Goal(max_bytes=100, max_drop=0.5).excess(file)
             0.5
         """
-        bounds = ((file.drop, self.max_drop), (file.file_bytes, self.max_bytes), (_time(file), self.max_ms))
+        most_lost = 0.0 if self.max_drop is None and file.ruined else self.max_drop
+        bounds = ((file.drop, most_lost), (file.file_bytes, self.max_bytes), (_time(file), self.max_ms))
         # A drop of 0 allowed: every point above it counts as one.
         return sum(max(0.0, (value - most) / (most or 1.0)) for value, most in bounds if most is not None)
 

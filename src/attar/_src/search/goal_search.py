@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attar._src.core.digest import file_digest
-from attar._src.core.errors import AttarError, AttarWarning, ModelError
+from attar._src.core.errors import AttarError, AttarWarning
 from attar._src.core.interrupt import interruptible
 from attar._src.report.wording import clock, plural
 from attar._src.search.compression_result import CompressionResult
@@ -28,6 +28,8 @@ from attar._src.search.tried_file import TriedFile
 
 #: Name under which it is told why nothing can be trained.
 TRAINING = "training"
+#: Why a step was left out that more time would not bring to the goal.
+_ONLY_NEARER = "not made in the time: its file would only be nearer to the goal, and hold it with no time"
 
 
 @dataclass
@@ -86,10 +88,12 @@ class GoalSearch:
             with interruptible():
                 while step := self._next():
                     fitting = step if step.name == UNTOUCHED else self._fitting(step)
-                    if fitting is None:
-                        self.skipped.append(step.name)
-                    else:
+                    if fitting is not None:
                         self._take(fitting)
+                    elif step.nearest:
+                        self.failed[step.name] = _ONLY_NEARER
+                    else:
+                        self.skipped.append(step.name)
         except KeyboardInterrupt:
             if self.files:
                 self.folder.finish(self._result("interrupted; go on with resume").as_dict())
@@ -182,9 +186,7 @@ class GoalSearch:
                 recipe, stages = self.trainer.make(step.trained, path)
                 made = {"options": {}, "way": step.trained.way, "target": dict(step.trained.target)}
                 made |= {"stages": stages, "recipe": recipe}
-        drop, unit, found, noise = self.maker.drop(path)
-        if not math.isfinite(drop):
-            raise ModelError("its outputs are not finite on validation examples")
+        judged = self.maker.judged(path)
         floating = next((self.folder.path / each.file for each in self.files if each.name == UNTOUCHED), path)
         times = self.maker.times([path, floating])
         low, ratio, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75]).round(4).tolist()
@@ -194,10 +196,7 @@ class GoalSearch:
             file=path.relative_to(self.folder.path).as_posix(),
             sha256=file_digest(path),
             file_bytes=path.stat().st_size,
-            drop=round(drop, 6),
-            unit=unit,
-            noise=noise,
-            metric=found,
+            **judged,
             ms=round(float(np.median(times[:, 0])), 5),
             against_floating=(low, ratio, high),
             seconds=round(time.monotonic() - begun, 3),
@@ -206,8 +205,9 @@ class GoalSearch:
     def _tell(self, file: TriedFile) -> None:
         best = self._best()
         left = "" if self.seconds is None else f", {clock(self._left())} left"
+        lost = f"{file.drop + 0.0:.3g} {file.unit} lost{' (ruined)' if file.ruined else ''}"
         self.say(
-            f"{file.name}: {file.file_bytes:,} bytes, {file.drop + 0.0:.3g} {file.unit} lost, {file.ms:.3g} ms; "
+            f"{file.name}: {file.file_bytes:,} bytes, {lost}, {file.ms:.3g} ms; "
             f"best so far {best.name}{'' if self.goal.holds(best) else ', which does not hold'}{left}"
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from attar._src.methods.allocate.allocate import NO_FILE
 from attar._src.search.goal import Goal
 from attar._src.search.training.next_trained import Applies, TrainedStep, next_trained
 from attar._src.search.tried_file import TriedFile
@@ -43,12 +44,14 @@ class SearchStep:
         options: of ``attar.quantize``.
         cost: what kind of work it is.
         trained: what is trained instead.
+        nearest: whether its file cannot hold the goal, and is made to be the nearest.
     """
 
     name: str
     options: Mapping[str, Any]
     cost: Cost
     trained: TrainedStep | None = None
+    nearest: bool = False
 
 
 #: What every search begins with.
@@ -101,7 +104,7 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], *,
     if goal.aim == "bytes" and (goal.max_drop is not None or goal.max_ms is not None):
         start = [each.file_bytes for each in files if goal.holds(each)]
         if not start:
-            yield from _largest(goal, failed, activations, train=train)
+            yield from _largest(goal, files, failed, activations, train=train)
             return
         pace = (_COARSE_STEP, _COARSE_NEAR) if train else (_STEP, _NEAR)
         yield from _smaller(goal, files, failed, activations, min(start), pace, improved=False)
@@ -110,19 +113,24 @@ def _steps(goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], *,
             pace = (_IMPROVED_STEP, _IMPROVED_NEAR)
             yield from _smaller(goal, files, failed, activations, max(sizes), pace, improved=True)
     else:
-        yield from _largest(goal, failed, activations, train=train)
+        yield from _largest(goal, files, failed, activations, train=train)
 
 
-def _largest(goal: Goal, failed: Mapping[str, str], activations: Any, *, train: bool) -> Iterator[SearchStep]:
+def _largest(
+    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], activations: Any, *, train: bool
+) -> Iterator[SearchStep]:
     """Yield the largest size that the goal allows, if it bounds the bytes; reconstruction makes no file smaller."""
-    if goal.max_bytes is not None:
-        plain = size_step(goal.max_bytes, activations, improved=False)
-        yield plain
-        if plain.name in failed:
-            # No file is so small: the nearest is.
-            yield SearchStep("2 bits", {"bits": 2, "scales": "gptq"}, "see")
-        elif not train:
-            yield size_step(goal.max_bytes, activations, improved=True)
+    if goal.max_bytes is None:
+        return
+    plain, improved = (size_step(goal.max_bytes, activations, improved=each) for each in (False, True))
+    yield plain
+    if plain.name not in failed and not train:
+        yield improved
+    lost = {each.name for each in files if each.ruined and not goal.holds(each)}.union(failed)
+    if plain.name in lost and (train or plain.name in failed or improved.name in lost):
+        # No file is so small, or none of that size is of use: 2 bits everywhere are nearest, unless a fault was why.
+        nearest = failed.get(plain.name, NO_FILE).startswith(NO_FILE)
+        yield SearchStep("2 bits", {"bits": 2, "scales": "gptq"}, "see", nearest=nearest)
 
 
 def size_step(size: int, activations: Any, *, improved: bool) -> SearchStep:

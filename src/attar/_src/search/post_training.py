@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar._src.artifact.limits import Limits
+from attar._src.core.errors import ModelError
 from attar._src.core.spec import build_spec
 from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.deploy.parity import Parity
@@ -139,10 +141,23 @@ class PostTraining:
             self._levels[stage.activations].table = allocator.measured
         return allocate(allocator, target)
 
-    def drop(self, path: Path) -> tuple[float, str, float | None, float | None]:
-        """Return what the decoded file loses on ``held`` in points, their unit, its metric, and the standard error."""
+    def judged(self, path: Path) -> dict[str, Any]:
+        """Return what the decoded file loses on ``held``: the fields of a ``TriedFile`` from ``drop`` to ``ruined``.
+
+        Raises:
+            ModelError: its outputs are not finite.
+        """
         seen = judge_file(path, self.judge, self.held, self.limits)
-        return self.judge.points(seen), self.judge.unit, seen.metric, drop_noise(seen, self.judge, self.held.examples)
+        drop = self.judge.points(seen)
+        if not math.isfinite(drop):
+            raise ModelError("its outputs are not finite on validation examples")
+        return {
+            "drop": round(drop, 6),
+            "unit": self.judge.unit,
+            "noise": drop_noise(seen, self.judge, self.held.examples),
+            "metric": seen.metric,
+            "ruined": self.judge.ruins(seen),
+        }
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:
         """Return milliseconds of one example on one thread, files in turns, ``(rounds, files)``."""

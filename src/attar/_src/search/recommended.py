@@ -10,7 +10,7 @@ from attar._src.search.tried_file import TriedFile, pareto
 
 
 def recommended(goal: Goal, files: Sequence[TriedFile]) -> TriedFile:
-    """Return the file that serves the goal best; where none holds it, the nearest.
+    """Return the file that serves the goal best; where none holds it, the nearest that is not ruined.
 
     Args:
         goal: of the search.
@@ -22,7 +22,7 @@ def recommended(goal: Goal, files: Sequence[TriedFile]) -> TriedFile:
         holding = [each for each in holding if each.faster or each is files[0]] or holding
     if holding:
         return min(holding, key=lambda each: (goal.value(each), each.file_bytes, each.drop))
-    return min(files, key=lambda each: (goal.excess(each), goal.value(each)))
+    return min(files, key=lambda each: (each.ruined, goal.excess(each), goal.value(each)))
 
 
 def front_of(goal: Goal, files: Sequence[TriedFile]) -> list[TriedFile]:

@@ -195,7 +195,8 @@ class SearchedModule:
         if most is not None and 0 < most < one and judge.unit in _COUNTED:
             yield (
                 f"{name}={most:g} is less than one of {plural(count, 'validation example')}, {one:.2g} points: a "
-                f"file may lose none. Give more (validation=), or {name}={math.ceil(100 * one) / 100:g}"
+                f"file may lose none. Say {name}={math.ceil(100 * one) / 100:g}, or give more if there are more "
+                "(validation=)"
             )
 
     def example_feed(self, session: Session) -> InputArrays:

@@ -45,6 +45,7 @@ class TrialOutcome(Spec):
         value: the metric of the decoded file on the validation split.
         drop: points lost against the reference; those of the metric itself, as a loss, without one.
         unit: of the drop.
+        ruined: whether most of what the reference knows beyond one answer for all is lost (``Chance.ruined``).
         ms: median milliseconds of one example on one thread; None if not asked for.
         against_reference: quartiles of its time over that of the reference in the same round.
         seconds: that training, packing and measuring took; of a trial that was resumed, the last part.
@@ -57,6 +58,7 @@ class TrialOutcome(Spec):
     value: float
     drop: float
     unit: str
+    ruined: bool = False
     ms: float | None = None
     against_reference: tuple[float, float, float] | None = None
     seconds: float = 0.0
@@ -153,7 +155,8 @@ def _read_outcome(folder: Path, recipe: Recipe, model: str) -> TrialOutcome | No
 
 def _measured(done: Execution, name: str, reference: TrialReference | None, *, seconds: float) -> TrialOutcome:
     path = done.path(done.recipe.seeds[0], name)
-    value = validation_metric(done, name)
+    scored = validation_scored(done, name)
+    value, chance = scored.value, scored.chance
     metric, function = done.prepared.metric
     drop, unit = points_lost(value, None if reference is None else reference.value, metric, function)
     times: Mapping[str, Any] = {}
@@ -167,12 +170,13 @@ def _measured(done: Execution, name: str, reference: TrialReference | None, *, s
         value=value,
         drop=round(drop, 6),
         unit=unit,
+        ruined=reference is not None and chance is not None and chance.ruined(reference.value, value),
         **times,
     )
 
 
-def validation_metric(done: Execution, name: str) -> float:
-    """Return the metric of a model's decoded file on the validation split.
+def validation_scored(done: Execution, name: str) -> Scored:
+    """Return the metric of a model's decoded file on the validation split, and what chance reaches there.
 
     Raises:
         SpecError: the recipe has no such split.
@@ -186,7 +190,7 @@ def validation_metric(done: Execution, name: str) -> float:
             "share of the training examples out, such as 0.1, or give a split of that name (own)"
         )
     path = done.path(done.recipe.seeds[0], name)
-    return metric_on(done.prepared, splits.validation, path, name, done.recipe.class_layout)
+    return scored_on(done.prepared, splits.validation, path, name, done.recipe.class_layout)
 
 
 def metric_on(prepared: Preparation, split: Split, path: Path, model: str, layout: ClassLayout) -> float:

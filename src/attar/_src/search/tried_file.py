@@ -28,6 +28,7 @@ class TriedFile(Spec):
         noise: points by which the drop may be off for the draw of the examples: one standard error. None where
             it is no share of predictions.
         metric: on the validation examples; None without labels.
+        ruined: whether most of what the module knows is lost (``Judge.ruins``).
         ms: median milliseconds of one example on one thread.
         against_floating: quartiles of its time over that of the floating-point file in the same round.
         seconds: it took to make, write and measure.
@@ -46,6 +47,7 @@ class TriedFile(Spec):
     unit: str
     noise: float | None = None
     metric: float | None = None
+    ruined: bool = False
     ms: float
     against_floating: tuple[float, float, float] = (1.0, 1.0, 1.0)
     seconds: float = 0.0

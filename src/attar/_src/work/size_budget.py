@@ -5,6 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from attar._src.core.errors import SpecError
+
+
+class BudgetError(SpecError):
+    """A budget of which nothing is left for codes.
+
+    Args:
+        facts: what was asked, and what it takes, in words that no recipe is needed for.
+        fix: what to change in a recipe.
+    """
+
+    def __init__(self, facts: str, fix: str) -> None:
+        super().__init__(f"{facts}; {fix}")
+        self.facts = facts
+
 
 @dataclass(frozen=True)
 class SizeBudget:

@@ -15,6 +15,7 @@ from typer.models import OptionInfo
 from attar._src.cli.options.calibration import ChosenInputs, DataChoice, call_with_data
 from attar._src.cli.options.texts import parse_arguments, parse_axes
 from attar._src.measure.class_layout import IGNORE_INDEX
+from attar._src.report.wording import plural
 
 Shared = TypeVar("Shared", bound="ModuleOptions")
 
@@ -118,6 +119,13 @@ class ModuleOptions:
             hold_out=hold_out,
             metric=self.metric,
         )
+
+    def judged_words(self, metric: str, count: int) -> str:
+        """Return on which examples a metric was measured, and what that says of others."""
+        told = f"{metric} is of {plural(count, 'example')} of {self.data}"
+        if self.split != "train":
+            return f"{told}, split {self.split}"
+        return f"{told}, split train: if the network was trained on them, it is lower on others"
 
     @property
     def passed(self) -> dict[str, Any]:

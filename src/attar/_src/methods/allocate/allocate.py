@@ -41,6 +41,8 @@ HALVINGS = 7
 #: Examples under which a drop is a rough measure: one of them is half a point.
 FEW_JUDGED = 200
 
+#: With these words begins why a size cannot be had.
+NO_FILE = "no file of"
 #: Said where no file is small enough and no rate was tried.
 SMALLER = "; or take scales='gptq', whose codes take fewer bits"
 
@@ -210,7 +212,7 @@ class Allocator:
             extreme = "fewest bits" if self.what == "bits" else "highest sparsity"
             nearest = f"max_bytes={len(least.data) + SPARE}, or size={self.bits_per_weight(least) + 0.01:.2f}"
             raise SpecError(
-                f"no file of {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
+                f"{NO_FILE} {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
                 f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or "
                 + ("prune before" if self.what == "bits" else "quantize afterwards, without a target here")
                 + ("" if self.what != "bits" or any(each.rate for each in self.levels) else SMALLER)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.core.errors import AttarError, DataError
-from attar._src.measure.chance import Chance
+from attar._src.measure.chance import KEPT_OF_KNOWN, Chance
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
@@ -30,8 +30,6 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
 Outputs = NDArray[Any]
-#: Share of what the reference knows beyond a constant answer that a network must keep not to be ruined.
-_KEPT = 0.5
 
 
 @dataclass(frozen=True)
@@ -239,13 +237,8 @@ class Judge:
         changes more than half of all predictions, where there are no labels.
         """
         if self.floating is not None and self.floating.better and self.constant is not None:
-            if self.chance is not None:
-                return False
-            if seen.metric is None:
-                return True
-            known = abs(self.floating.floating - self.constant.value)
-            return self.floating.better * (self.floating.floating - seen.metric) > (1 - _KEPT) * known
-        return (seen.error if seen.changed is None else seen.changed) > 1 - _KEPT
+            return self.constant.ruined(self.floating.floating, math.nan if seen.metric is None else seen.metric)
+        return (seen.error if seen.changed is None else seen.changed) > 1 - KEPT_OF_KNOWN
 
     def _metric(self, judged: Sequence[tuple[Outputs, Outputs, NDArray[Any]]]) -> float | None:
         if not judged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from attar._src.search.training.registry import TRAINED_WAYS
+from attar._src.search.training.sparse import SCOPE
 from attar._src.search.training.way import Stages, TrainedWay, TrainingTarget
 
 #: Stages for a target, and for the value of the option that is tuned; None where a way does not apply.
@@ -33,7 +34,7 @@ def _gradual(target: TrainingTarget, sparsity: float) -> Stages | None:
     """Weights in floating point that become zero during a training on labels."""
     if not target.labels:
         return None
-    rule = {"name": "prune", "sparsity": sparsity, "scope": "global", "end": _END}
+    rule = {"name": "prune", "sparsity": sparsity, "scope": SCOPE, "end": _END}
     return [{**target.distill(1.0), "alpha": 0.0, "beta": 1.0, "constraints": [rule]}]
 
 

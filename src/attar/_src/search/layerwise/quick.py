@@ -33,12 +33,14 @@ class QuickFigures:
         drop: in points, on the examples that were seen.
         examples: that were seen: fewer than all where the bound was out of reach.
         ms: predicted; None without a table of times.
+        ruined: whether most of what the network knows is lost on these examples.
     """
 
     file_bytes: int
     drop: float
     examples: int
     ms: float | None = None
+    ruined: bool = False
 
 
 class QuickTrials:
@@ -99,7 +101,7 @@ class QuickTrials:
             for name in changed:
                 set_tensor(self._program, name, _fast(self._before[name]))
         ms = None if self.times is None else self.times.cost(point)
-        return QuickFigures(round(self.solved.problem.cost(point)), drop, examples, ms)
+        return QuickFigures(round(self.solved.problem.cost(point)), drop, examples, ms, judge.ruins(seen))
 
     def _out_of_reach(self, drop: float, seen: OutputError, examples: int) -> bool:
         if self.goal is None or self.goal.max_drop is None or seen.changed is None:

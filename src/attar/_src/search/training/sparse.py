@@ -1,4 +1,4 @@
-"""The way ``sparse``: gradual pruning of all weights together, on learned grids."""
+"""The way ``sparse``: gradual pruning of weights, ranked over all layers, on learned grids."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from attar._src.search.training.way import Stages, TrainedWay, TrainingTarget
 _NONZERO = 2.5
 #: Fewer zeros than this come from the rate alone; with more, layers are left without a weight.
 _LEAST, _MOST = 0.5, 0.996
+#: Ranks the weights of all layers, and leaves every layer some: of all together, a layer of small ones may lose all.
+SCOPE = "lamp"
 #: Share of the training after which all zeros are there.
 _END = 0.6
 
@@ -18,7 +20,7 @@ class Sparser(TrainedWay):
     """Gradual magnitude pruning (Zhu and Gupta 2017, "To prune, or not to prune", section 3) within ``compress``."""
 
     name = "sparse"
-    words = "pruned gradually, the smallest of all weights first, and distilled on learned grids"
+    words = "pruned gradually, the smallest weights of all layers first, and distilled on learned grids"
 
     def stages(self, target: TrainingTarget) -> Stages | None:
         if target.macs is not None or target.max_bytes is None:
@@ -26,7 +28,7 @@ class Sparser(TrainedWay):
         sparsity = sparsity_for(target.bits_per_weight)
         if not _LEAST <= sparsity <= _MOST:
             return None
-        rule = {"name": "prune", "sparsity": round(sparsity, 4), "scope": "global", "end": _END}
+        rule = {"name": "prune", "sparsity": round(sparsity, 4), "scope": SCOPE, "end": _END}
         rule |= {"keep": list(target.keep)} if target.keep else {}
         return [target.compress(constraints=[rule], clip=1.0)]
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from attar._src.artifact.writer import write_atomically
+from attar._src.core.errors import SpecError
 from attar._src.core.spec import build_spec
 from attar._src.pipeline.execution.preparation import Preparation, prepare_run
 from attar._src.recipe.parts import DataSpec
@@ -27,6 +28,7 @@ from attar._src.search.training.student_facts import StudentFacts
 from attar._src.search.training.way import STUDENT, TEACHER, Stages, TrainingTarget
 from attar._src.search.trial import run_trial
 from attar._src.train.augment import Finite
+from attar._src.work.size_budget import BudgetError
 
 #: Outputs of the teacher for at most so many augmented forms of each example, computed once, and the share of the time
 #: of a search that they may take.
@@ -217,7 +219,13 @@ class Trainer:
         name = re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
         folder, self._taught = self.folder / TRIALS / name, self._teacher_seconds()
         self._prepared = self._prepared or prepare_run(self.recipe([]))
-        outcome = run_trial(self.recipe(stages), folder, model=STUDENT, prepared=self._prepared)
+        try:
+            outcome = run_trial(self.recipe(stages), folder, model=STUDENT, prepared=self._prepared)
+        except SpecError as error:
+            # Whoever asked for a size wrote no recipe, so that the fix in a recipe is none here.
+            if small := _too_small(error):
+                raise SpecError(f"no file is so small this way: {small}") from error
+            raise
         write_atomically(path, (folder / outcome.file).read_bytes())
         # Checkpoints serve to go on with a training, and this one is over.
         shutil.rmtree(folder / "state", ignore_errors=True)
@@ -257,6 +265,13 @@ class Trainer:
             self._teacher = self._teacher or copy.deepcopy(source["factory"])
             source["factory"] = self._teacher
         return source
+
+
+def _too_small(error: BaseException | None) -> str:
+    """Return what a budget left nothing for, if that caused an error; else nothing."""
+    while error is not None and not isinstance(error, BudgetError):
+        error = error.__cause__
+    return "" if error is None else error.facts
 
 
 def _variants(data: Mapping[str, Any]) -> int | None:

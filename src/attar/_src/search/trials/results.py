@@ -97,6 +97,7 @@ def tried_file(trial: StoredTrial, holed: HoledRecipe) -> TriedFile:
         drop=seen.drop,
         unit=seen.unit,
         metric=seen.value,
+        ruined=seen.ruined,
         ms=seen.ms or 0.0,
         against_floating=seen.against_reference or (1.0, 1.0, 1.0),
         seconds=seen.seconds,

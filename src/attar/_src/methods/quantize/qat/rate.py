@@ -14,7 +14,6 @@ from torch import nn
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import SpecError
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.coded_rate import interpolated_bits
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
@@ -23,7 +22,7 @@ from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.parametrization import GridPositions
-from attar._src.work.size_budget import SizeBudget
+from attar._src.work.size_budget import BudgetError, SizeBudget
 from attar._src.work.term import Term
 
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
@@ -136,9 +135,9 @@ def _code_budget(budget: SizeBudget, rate: float, positions: Mapping[str, GridPo
     most = budget.without_graph(size["parameters"], size["graph_bytes"])
     left = (8 * most - other) / coded
     if left <= 0:
-        raise SpecError(
-            f"rate: a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
-            f"beside its graph, and everything but codes takes {other / 8:,.0f}; raise the budget, store the rest in "
-            "fewer bits (low_precision), or share scales (granularity: tensor)"
+        raise BudgetError(
+            f"a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
+            f"beside its graph, and everything but codes takes {other / 8:,.0f}",
+            "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
         )
     return left
