@@ -32,7 +32,9 @@ setup(
         extension("attar._src.coding._native", "native.c", ["attar.h"]),
         # Sums are those of numpy, bit for bit: no product is fused with one.
         extension(
-            f"{SOLVERS}._columns", "columns.c", flags=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"]
+            f"{SOLVERS}._columns",
+            "columns.c",
+            flags=["/std:c11"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
         ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},

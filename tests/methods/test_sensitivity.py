@@ -10,7 +10,7 @@ import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.core.errors import AttarError, SpecError
-from attar._src.methods.allocate.changed.anchors import ANCHORS, anchors, between
+from attar._src.methods.allocate.changed.anchors import ANCHORS, anchors, between, tells_apart
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.judge import OutputError, divergence
@@ -186,7 +186,7 @@ def test_outputs_of_a_changed_layer_are_those_that_read_it_first(trained):
     (value,) = ChangedRuns(program, (x[:4],), ["first.weight", "first.bias"]).layer_outputs()
     with torch.no_grad():
         assert torch.allclose(value, net.norm1(net.first(x[:4])), atol=1e-5)
-    ids = torch.arange(6)[None]
+    ids = torch.arange(12).reshape(2, 6)
     tied = TiedText().eval()
     text = copy_graph(trace(tied, (ids,)).graph)
     embedded, logits = ChangedRuns(text, (ids,), ["table.weight", "out.weight"]).layer_outputs()
@@ -197,19 +197,28 @@ def test_outputs_of_a_changed_layer_are_those_that_read_it_first(trained):
 
 
 def test_errors_that_did_not_run_lie_between_those_that_did():
-    own = {Level(bits): 10.0 ** (1 - bits) for bits in range(1, 9)} | {Level(2, 0.1): math.nan}
+    own = {Level(bits): 10.0 ** (1 - bits) for bits in range(1, 9)} | {Level(16): 0.0}
     run = anchors(own)
     assert len(run) == ANCHORS
-    assert {Level(8), Level(2, 0.1)} <= {*run}
-    seen = {level: OutputError(30 * own[level] if math.isfinite(own[level]) else math.inf) for level in run}
+    assert {Level(16), Level(1)} <= {*run}
+    seen = {level: OutputError(30 * own[level]) for level in run}
     found = between(seen, own)
     assert {*found} == {*own} - {*run}
     for level, each in found.items():
-        assert each.error == pytest.approx(30 * own[level], rel=1e-9)
-        assert each.signal_to_noise_db == pytest.approx(-10 * math.log10(30 * own[level]))
-    assert between({Level(2): OutputError(math.inf)}, {Level(2): 1.0, Level(3): 0.1})[Level(3)].error == math.inf
-    exact = between({Level(2): OutputError(0.0), Level(8): OutputError(0.0)}, {Level(k): 0.0 for k in (2, 4, 8)})
-    assert exact[Level(4)].error < 1e-300
+        if level.value < 8:  # the one beside a level without error lies between it and nothing
+            assert each.error == pytest.approx(30 * own[level], rel=1e-9)
+            assert each.signal_to_noise_db == pytest.approx(-10 * math.log10(30 * own[level]))
+    exact = between(
+        {Level(2): OutputError(0.1), Level(8): OutputError(0.0)}, {Level(2): 1.0, Level(4): 0.0, Level(8): 0.0}
+    )
+    assert exact == {Level(4): OutputError(0.0, None)}
+
+
+def test_errors_that_tell_nothing_are_not_read():
+    """Guards against estimates from a layer that no example reaches, or whose outputs are no numbers."""
+    assert tells_apart({Level(2): 0.1, Level(8): 0.0})
+    for own in ({}, {Level(2): 0.0, Level(8): 0.0}, {Level(2): math.nan, Level(8): 0.1}, {Level(2): math.inf}):
+        assert not tells_apart(own)
 
 
 def test_divergence_of_scores_and_of_probabilities():

@@ -29,7 +29,7 @@ from attar._src.search.tried_file import TriedFile
 #: Name under which it is told why nothing can be trained.
 TRAINING = "training"
 #: Why a step was left out that more time would not bring to the goal.
-_ONLY_NEARER = "not made in the time: its file would only be nearer to the goal, and hold it with no time"
+_ONLY_NEARER = "not made: its file would be nearer to the goal, and more time would not make it hold"
 
 
 @dataclass

@@ -129,7 +129,7 @@ def _largest(
     lost = {each.name for each in files if each.ruined and not goal.holds(each)}.union(failed)
     if plain.name in lost and (train or plain.name in failed or improved.name in lost):
         # No file is so small, or none of that size is of use: 2 bits everywhere are nearest, unless a fault was why.
-        nearest = failed.get(plain.name, NO_FILE).startswith(NO_FILE)
+        nearest = failed.get(plain.name, "").startswith(NO_FILE)
         yield SearchStep("2 bits", {"bits": 2, "scales": "gptq"}, "see", nearest=nearest)
 
 
@@ -195,6 +195,7 @@ def chosen_activations(goal: Goal, files: Sequence[TriedFile]) -> Any:
     """
     found = {each.name: each for each in files if not each.way}
     eight = [found[name] for name in ("8 bits", "8 bits, dynamic", "8 bits, static") if name in found]
+    eight = [each for each in eight if goal.holds(each) or not each.ruined] or eight
     if not eight:
         return None
     if goal.max_ms is not None and (timely := [each for each in eight if each.ms <= goal.max_ms]):

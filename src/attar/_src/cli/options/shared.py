@@ -125,7 +125,7 @@ class ModuleOptions:
         told = f"{metric} is of {plural(count, 'example')} of {self.data}"
         if self.split != "train":
             return f"{told}, split {self.split}"
-        return f"{told}, split train: if the network was trained on them, it is lower on others"
+        return f"{told}, split train: if the network was trained on them, it is worse on others"
 
     @property
     def passed(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
-from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, decibels
+from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, decibels, tells_apart
 from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
@@ -164,9 +164,14 @@ class SensitivityMeter(ABC):
                 levels, own = self.at_levels(name), dict[Level, float]()
                 if not self.every and len(levels) > ANCHORS:
                     own = self._own_errors(readers[name], levels, kept)
-                run = {level: levels[level] for level in anchors(own)} if own else levels
-                errors = [self._errors(graph, run, kept, bar) for graph in readers[name]]
-                seen = {level: _together([each[level] for each in errors]) for level in run}
+                run = [level for level in levels if level in {*anchors(own)}] if tells_apart(own) else [*levels]
+                while True:
+                    some = {level: levels[level] for level in run}
+                    errors = [self._errors(graph, some, kept, bar) for graph in readers[name]]
+                    seen = {level: _together([each[level] for each in errors]) for level in run}
+                    if len(run) == len(levels) or all(math.isfinite(each.error) for each in seen.values()):
+                        break
+                    run = [*levels]  # nothing lies between what is not finite
                 seen |= between(seen, own)
                 estimated = estimates.get(name, {})
                 figures = [_figures(level, levels[level], seen[level], estimated.get(level)) for level in levels]
@@ -190,17 +195,22 @@ class SensitivityMeter(ABC):
     def _own_errors(
         self, graphs: Sequence[str], levels: Mapping[Level, Candidate], kept: KeptValues
     ) -> dict[Level, float]:
-        """Return the squared error of the outputs of a part over their square, on the first batch of each graph."""
+        """Return the squared error of the outputs of a part over their square, the sum over graphs."""
         found = dict.fromkeys(levels, 0.0)
         for graph in graphs:
+            signal, errors = 0.0, dict.fromkeys(levels, 0.0)
             with PartChange.of(self.programs[graph], levels) as change:
-                runs = self._runs(graph, 0, change, kept)
-                reference = [each.double() for each in runs.layer_outputs()]
-                for level in levels:
-                    change.to(level)
-                    for was, now in zip(reference, runs.layer_outputs(), strict=True):
-                        signal = max(float(was.square().sum()), SMALLEST_ERROR)
-                        found[level] += float((now.double() - was).square().sum()) / signal
+                for place in range(len(self.inputs[graph].batches)):
+                    runs = self._runs(graph, place, change, kept)
+                    reference = [each.double() for each in runs.layer_outputs()]
+                    signal += sum(float(each.square().sum()) for each in reference)
+                    for level in levels:
+                        change.to(level)
+                        made = zip(reference, runs.layer_outputs(), strict=True)
+                        errors[level] += sum(float((now.double() - was).square().sum()) for was, now in made)
+                    raise_if_interrupted()
+            for level, error in errors.items():
+                found[level] += error / max(signal, SMALLEST_ERROR)
         return found
 
     def _runs(self, graph: str, place: int, change: PartChange, kept: KeptValues) -> ChangedRuns:
