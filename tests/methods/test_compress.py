@@ -147,7 +147,7 @@ def test_a_budget_that_leaves_nothing_for_codes_is_refused(trained):
     learner = begun(trained)
     learner.attach(Lsq(bits=4).attach(learner))
     with pytest.raises(
-        SpecError, match=r"rate: a file of 0.1 bits per weight .* has [\d,]+ bytes beside its graph, and everything"
+        SpecError, match=r"^a file of 0.1 bits per weight .* has [\d,]+ bytes beside its graph, and everything"
     ):
         Rate(file=0.1).build(learner)
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attar._src.methods.allocate.allocate import NO_FILE
+from attar._src.methods.allocate.target import NO_FILE
 from attar._src.search.goal import Goal
 from attar._src.search.training.next_trained import Applies, TrainedStep, next_trained
 from attar._src.search.tried_file import TriedFile

@@ -21,7 +21,7 @@ from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
-from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.allocate.target import NO_FILE, BitTarget
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -41,8 +41,6 @@ HALVINGS = 7
 #: Examples under which a drop is a rough measure: one of them is half a point.
 FEW_JUDGED = 200
 
-#: With these words begins why a size cannot be had.
-NO_FILE = "no file of"
 #: Said where no file is small enough and no rate was tried.
 SMALLER = "; or take scales='gptq', whose codes take fewer bits"
 

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from attar._src.core.spec import Spec, refused
 
+#: With these words begins why a size cannot be had.
+NO_FILE = "no file of"
+
 
 class BitTarget(Spec):
     """What bits are chosen for; one of three.
