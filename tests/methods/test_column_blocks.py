@@ -12,7 +12,7 @@ from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, desce
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq
 from attar._src.model.statistics import InputHessian
 
-needs_native = pytest.mark.skipif(not column_blocks.NATIVE, reason="the extension is not built")
+needs_native = pytest.mark.skipif(not column_blocks.IN_C, reason="the extension is not built")
 
 
 @needs_native
@@ -36,7 +36,7 @@ def test_c_gives_the_bits_of_numpy(seed, monkeypatch):
         return codes, costs, descend(weight, codes, grid, matrix, 4)
 
     native = every()
-    monkeypatch.setattr(column_blocks, "NATIVE", False)
+    monkeypatch.setattr(column_blocks, "IN_C", False)
     for one, other in zip(native, every(), strict=True):
         assert one.tobytes() == other.tobytes()
     assert not np.array_equal(native[0], native[2]) or length < 4

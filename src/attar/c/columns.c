@@ -136,6 +136,15 @@ static const double *column_of(const block *self, int array, Py_ssize_t group, P
     return self->at[array] + (each ? group * self->columns + column : group) * self->rows;
 }
 
+/* Release the arrays; set an error if the codes were none of the grid. */
+static int ended(block *self, int good)
+{
+    release(self);
+    if (!good)
+        PyErr_SetString(PyExc_ValueError, "columns: codes that are none of the grid");
+    return good;
+}
+
 static int whole_between(const double *codes, Py_ssize_t count, const grid *of)
 {
     Py_ssize_t k;
@@ -233,12 +242,7 @@ static PyObject *round_block(PyObject *module, PyObject *arguments)
                 }
         Py_END_ALLOW_THREADS
     }
-    release(&self);
-    if (!good) {
-        PyErr_SetString(PyExc_ValueError, "columns: a code of zero that is none of the grid");
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return ended(&self, good) ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(descend_block_doc,
@@ -273,12 +277,7 @@ static PyObject *descend_block(PyObject *module, PyObject *arguments)
                 }
         Py_END_ALLOW_THREADS
     }
-    release(&self);
-    if (!good) {
-        PyErr_SetString(PyExc_ValueError, "columns: codes that are none of the grid");
-        return NULL;
-    }
-    return PyBool_FromLong(changed);
+    return ended(&self, good) ? PyBool_FromLong(changed) : NULL;
 }
 
 static PyMethodDef methods[] = {{"round_block", round_block, METH_VARARGS, round_block_doc},

@@ -7,8 +7,8 @@ when Attar is installed on a machine with a C compiler. With ``ATTAR_NO_NATIVE=1
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,10 @@ from attar._src.coding import fallback
 from attar._src.coding.base import Bytes, Symbols
 from attar._src.coding.contexts.slow import encode_context
 from attar._src.coding.contexts.table import ContextTable
+from attar._src.coding.native import native_module
 
-try:
-    if os.environ.get("ATTAR_NO_NATIVE", "0") not in ("", "0"):
-        raise ImportError("ATTAR_NO_NATIVE is set")
-    from attar._src.coding import _native
-except ImportError:
-    NATIVE = False
-else:
-    NATIVE = True
+_native: Any = native_module("attar._src.coding._native")
+NATIVE = _native is not None
 
 #: ``attar_coder`` of ``attar.h``.
 _CODERS = ("raw", "rans", "huffman", "context")

@@ -164,18 +164,21 @@ class SensitivityMeter(ABC):
                 levels, own = self.at_levels(name), dict[Level, float]()
                 if not self.every and len(levels) > ANCHORS:
                     own = self._own_errors(readers[name], levels, kept)
-                run = [level for level in levels if level in {*anchors(own)}] if tells_apart(own) else [*levels]
-                while True:
-                    some = {level: levels[level] for level in run}
-                    errors = [self._errors(graph, some, kept, bar) for graph in readers[name]]
-                    seen = {level: _together([each[level] for each in errors]) for level in run}
-                    if len(run) == len(levels) or all(math.isfinite(each.error) for each in seen.values()):
-                        break
-                    run = [*levels]  # nothing lies between what is not finite
+                run = {level: levels[level] for level in anchors(own)} if tells_apart(own) else levels
+                seen = self._seen(readers[name], run, kept, bar)
+                if len(run) < len(levels) and not all(math.isfinite(each.error) for each in seen.values()):
+                    seen = self._seen(readers[name], levels, kept, bar)  # nothing lies between what is not finite
                 seen |= between(seen, own)
                 estimated = estimates.get(name, {})
                 figures = [_figures(level, levels[level], seen[level], estimated.get(level)) for level in levels]
                 yield LayerSensitivity(name=name, levels=tuple(figures), **vars(self.about(name)))
+
+    def _seen(
+        self, graphs: Sequence[str], levels: Mapping[Level, Candidate], kept: KeptValues, bar: Bar
+    ) -> dict[Level, OutputError]:
+        """Run all graphs that have a part with it at every level."""
+        errors = [self._errors(graph, levels, kept, bar) for graph in graphs]
+        return {level: _together([each[level] for each in errors]) for level in levels}
 
     def _errors(
         self, graph: str, levels: Mapping[Level, Candidate], kept: KeptValues, bar: Bar

@@ -94,7 +94,7 @@ class _Seen:
         return target.get("max_bytes", math.inf) <= most
 
     def _far(self, drop: float, times: float = 1.0) -> bool:
-        """Return whether a drop is ``times (3 max_drop + 1)`` points or more."""
+        """Return whether a drop is more than ``times (3 max_drop + 1)`` points."""
         return self.goal.max_drop is not None and drop > times * (3 * self.goal.max_drop + 1)
 
     def _is_hopeless(self, missed: TriedFile, target: Target) -> bool:

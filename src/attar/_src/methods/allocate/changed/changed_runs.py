@@ -37,7 +37,6 @@ class ChangedRuns(fx.Interpreter):
         known: Mapping[fx.Node, Any] = _NOTHING,
     ) -> None:
         super().__init__(program, garbage_collect_values=False)
-        self._changed = frozenset(changed)
         behind = set[fx.Node]()
         for node in self.graph.nodes:
             own = node.op in ("get_attr", "call_module") and str(node.target) in changed
@@ -66,7 +65,7 @@ class ChangedRuns(fx.Interpreter):
         return self.graph.process_outputs(outputs)
 
     def layer_outputs(self) -> list[torch.Tensor]:
-        """Return the values that are the first to depend on a changed tensor and on an input."""
+        """Return the values that are the first to depend on a changed parameter or buffer and on an input."""
         tensors, found = set[fx.Node](), list[fx.Node]()
         self.env = dict(self.known)
         for node in self._behind:
@@ -75,7 +74,7 @@ class ChangedRuns(fx.Interpreter):
                 node.op == "call_function" and all(each.op == "get_attr" or each in tensors for each in read)
             ):
                 tensors.add(node)
-            elif (node.op == "call_module" and str(node.target) in self._changed) or not tensors.isdisjoint(read):
+            elif not tensors.isdisjoint(read):
                 found.append(node)
         with torch.no_grad():
             for node in self._behind[: 1 + self._behind.index(found[-1])] if found else ():

@@ -7,21 +7,15 @@ the environment it is not used.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
+from attar._src.coding.native import native_module
 from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
 
-try:
-    if os.environ.get("ATTAR_NO_NATIVE", "0") not in ("", "0"):
-        raise ImportError("ATTAR_NO_NATIVE is set")
-    from attar._src.methods.quantize.ptq.solvers import _columns
-except ImportError:
-    NATIVE = False
-else:
-    NATIVE = True
+_columns: Any = native_module("attar._src.methods.quantize.ptq.solvers._columns")
+IN_C = _columns is not None
 
 
 def round_block(weight: Real, aims: Real, unit: Real, curve: Real, grid: CodeGrid) -> tuple[Real, Real, Real]:
@@ -38,7 +32,7 @@ def round_block(weight: Real, aims: Real, unit: Real, curve: Real, grid: CodeGri
         Codes, errors ``weight - value``, and costs ``curve (aim - value)^2 + price``, of the shape of the weight.
     """
     codes, left, costs = np.empty((3, *weight.shape))
-    if NATIVE and type(grid) is CodeGrid:
+    if IN_C and type(grid) is CodeGrid:
         _columns.round_block(
             *_given(weight, grid), weight, aims, *_whole(unit, curve), *_whole(grid.step, grid.zero), codes, left, costs
         )
@@ -65,7 +59,7 @@ def descend_block(weight: Real, left: Real, slopes: Real, matrix: Real, grid: Co
         codes: changed.
     """
     moves = np.zeros_like(weight)
-    if NATIVE and type(grid) is CodeGrid:
+    if IN_C and type(grid) is CodeGrid:
         (matrix,) = _whole(matrix)
         given = _given(weight, grid)
         changed = _columns.descend_block(
