@@ -144,7 +144,7 @@ def test_more_time_is_not_asked_for_where_it_could_not_help(trainer, monkeypatch
     monkeypatch.setattr(goal_search.StepTimes, "of", lambda _: search.times)
     found = search.run({})
     assert found.skipped == ("4 bits",)
-    assert "only be nearer" in found.failed["2 bits"]
+    assert "would be nearer" in found.failed["2 bits"]
 
 
 def test_a_budget_that_leaves_nothing_for_codes_is_told_without_a_recipe(trainer, monkeypatch):
