@@ -15,6 +15,7 @@ from attar._src.methods.quantize.ptq.solvers import columns
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid
 from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
+from attar._src.methods.quantize.ptq.solvers import gptq
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq, code_bits, damped, ordered_spans
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
@@ -208,21 +209,21 @@ def entropy(codes):
 
 
 def test_a_rate_trades_errors_for_bits():
-    weight = np.random.default_rng(0).normal(size=(32, 40)).astype(np.float32)
+    """Of several weights together, as the search of scales is off by some percent for one."""
+    weights = np.random.default_rng(0).normal(size=(6, 32, 40)).astype(np.float32)
     hessian = hessian_of(correlated(300, 40))
-    scheme, found = Scheme(bits=4), []
-    for rate in (0, 1e-6, 1e-5, 1e-4):
-        tensor = Gptq().at_rate(rate).solve(weight, scheme, {InputHessian: hessian})
-        found.append((entropy(tensor.codes), cost(weight, tensor, hessian.matrix[0]).sum()))
-    bits, errors = zip(*found, strict=True)
+
+    def solved(rate, bits):
+        tensors = [Gptq().at_rate(rate).solve(each, Scheme(bits=bits), {InputHessian: hessian}) for each in weights]
+        costs = [cost(each, made, hessian.matrix[0]).sum() for each, made in zip(weights, tensors, strict=True)]
+        return sum(entropy(each.codes) for each in tensors), sum(costs)
+
+    bits, errors = zip(*(solved(rate, 4) for rate in (0, 1e-6, 1e-5, 1e-4)), strict=True)
     assert list(bits) == sorted(bits, reverse=True)
     assert list(errors) == sorted(errors)
     assert bits[-1] < 0.75 * bits[0]
     # At the same error it takes fewer bits than a grid of fewer bits does.
-    three = Gptq().solve(weight, Scheme(bits=3), {InputHessian: hessian})
-    priced = Gptq().at_rate(2e-5).solve(weight, scheme, {InputHessian: hessian})
-    assert cost(weight, priced, hessian.matrix[0]).sum() < cost(weight, three, hessian.matrix[0]).sum()
-    assert entropy(priced.codes) < entropy(three.codes)
+    assert all(priced < nearest for priced, nearest in zip(solved(2.3e-5, 4), solved(0, 3), strict=True))
 
 
 def test_the_code_that_is_chosen_is_the_best_of_those_compared():
@@ -297,3 +298,19 @@ def test_a_rate_counts_without_inputs_too():
         assert costs[2][0] < 0.9 * costs[0][0]
     plain, priceless = Mse().solve(weight, scheme), Gptq().solve(weight, scheme)
     assert np.array_equal(plain.codes, priceless.codes)
+
+
+def test_prices_of_a_table_are_those_of_some_rows(monkeypatch):
+    """Guards against a table whose codes cost more, or err more, because only some of its rows told the prices."""
+    weight = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    weight *= np.linspace(0.2, 2, len(weight))[:, None].astype(np.float32)
+    hessian, found = hessian_of(correlated(100, 8)), []
+    for rows in (3000, 200):
+        monkeypatch.setattr(gptq, "SAMPLE_ROWS", rows)
+        made = Gptq(1e-6).solve(weight, Scheme(bits=4), {InputHessian: hessian})
+        found.append((cost(weight, made, hessian.matrix[0]).sum(), entropy(made.codes), made.codes))
+    (error, bits, codes), (sampled, fewer, others) = found
+    assert not np.array_equal(codes, others)
+    signal = np.einsum("ri,ij,rj->", weight, hessian.matrix[0], weight)
+    objective, close = error / signal + 1e-6 * bits * weight.size, sampled / signal + 1e-6 * fewer * weight.size
+    assert close < 1.01 * objective

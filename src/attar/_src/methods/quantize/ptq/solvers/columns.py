@@ -98,7 +98,11 @@ def descend(weight: Real, codes: Real, grid: CodeGrid, matrix: Real, sweeps: int
             if moves is not None:
                 changed = True
                 left[:, at], codes[:, at] = block
-                slopes += matrix[:, :, at] @ moves
+                rows = np.flatnonzero(moves.any((0, 1)))
+                if len(rows) > moves.shape[2] // 2:
+                    slopes += matrix[:, :, at] @ moves
+                else:
+                    slopes[:, :, rows] += matrix[:, :, at] @ moves[:, :, rows]
         if not changed:
             break
     return codes

@@ -16,7 +16,6 @@ from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid, Real
 from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
 from attar._src.methods.quantize.ptq.solvers.solver import (
-    RATIOS,
     Floats,
     InputStatistics,
     Solver,
@@ -32,13 +31,17 @@ DAMPING = 0.01
 #: Largest number of sweeps over single codes at the end; most weights need two or three.
 SWEEPS = 4
 #: Passes with prices; after them the shares of codes hardly change.
-PASSES = 4
-#: Shares of a range that are tried: 1.00, 0.98, ..., 0.30.
-_TRIED = RATIOS[::2]
+PASSES = 3
+#: Shares of a range that are tried.
+_TRIED = np.geomspace(1.0, 0.3, 16)
 #: The same where bits have a price: steps may also be wider than the range asks for.
-_PRICED = np.geomspace(0.5, 4.0, 16)
-#: From the second pass with prices on, the same beside the ratio of the pass before.
-_NEAR = (_PRICED[1] / _PRICED[0]) ** np.arange(-2, 3)
+_PRICED = np.geomspace(0.5, 4.0, 6)
+#: From the second pass with prices on, the same over the ratio of the pass before.
+_NEAR = np.array([3 / 4, 1, 4 / 3])
+#: How often two more are tried beside the best: half as far from it as its neighbours, and half as far again.
+HALVINGS = 2
+#: Rows whose codes tell the prices of all, if there are more than twice as many (tables).
+SAMPLE_ROWS = 4096
 #: Elements of weights, a copy for each ratio, that are rounded at once: 8 MiB of float64.
 _TRIED_ELEMENTS = 1 << 20
 
@@ -52,8 +55,8 @@ class Gptq(Solver):
     Alistarh, "GPTQ", ICLR 2023, arXiv 2210.17323). Should be preferred at 4 bits and less: at 3 bits ResNet-20 keeps
     almost what ``absmax`` keeps at 4. It differs from the paper in three ways:
 
-    - Scales: the range of each scale is reduced by the ratio in 1.00, 0.98, ..., 0.30 for which the rounded columns
-      have the least error, feedback between columns included. The paper spans the range.
+    - Scales: the range of each scale is reduced by the ratio for which the rounded columns have the least error,
+      feedback between columns included: of 16 from 1.0 to 0.3, then nearer to the best. The paper spans the range.
     - Order: columns by descending diagonal of H. Where a scale has some columns of a channel alone (groups), these
       stay together, and their scale is chosen when they come.
     - At the end single codes move to where ``e^T H e`` is less, so that no single code could be better.
@@ -67,7 +70,7 @@ class Gptq(Solver):
 
     both sums over the whole weight: relative error of the layer's output, and bits of its codes. Each code is chosen
     among the nearest, its neighbours and zero, scales and the descent of single codes by the same cost; shares are
-    those of the pass before (``PASSES``). After the rate-distortion optimized quantization of video coding, and CERWU
+    those of the pass before (``PASSES``), of tables those of some rows (``SAMPLE_ROWS``). After the rate-distortion optimized quantization of video coding, and CERWU
     (arXiv 2505.18758), whose adaptive model is DeepCABAC's.
 
     Memory: 8 d^2 bytes for each group of a layer with d inputs, and some copies of the weight in float64.
@@ -220,11 +223,26 @@ class _Columns:
     def round_priced(self, rate: float) -> None:
         """Round again, with prices of what codes cost after the last time."""
         signal = float((self.weight * (self.matrix @ self.weight)).sum())
-        self.tried = _PRICED[:, None]
-        for _ in range(PASSES if rate and signal else 0):
-            self.prices = rate * signal * code_bits(self.codes, self.scheme)
+        if not (rate and signal):
+            return
+        sample = self.sample() if self.weight.shape[2] > 2 * SAMPLE_ROWS else self
+        sample.tried = _PRICED[:, None]
+        for _ in range(PASSES if sample is self else PASSES - 1):
+            sample.prices = rate * signal * code_bits(sample.codes, self.scheme)
+            sample.round()
+            sample.tried = sample.ratio * _NEAR[:, None]
+        if sample is not self:
+            self.prices, self.tried = rate * signal * code_bits(sample.codes, self.scheme), _PRICED[:, None]
             self.round()
-            self.tried = self.ratio * _NEAR[:, None]
+
+    def sample(self) -> _Columns:
+        """Return ``SAMPLE_ROWS`` rows, evenly spread, with scales of their own."""
+        at = np.linspace(0, self.weight.shape[2] - 1, SAMPLE_ROWS).astype(np.intp)
+        made = self.copy()
+        made.weight, made.codes, made.left, made.index = (
+            np.ascontiguousarray(each[:, :, at]) for each in (self.weight, self.codes, self.left, self.index)
+        )
+        return made
 
     def round(self) -> None:
         """Round all columns, span by span, and then single codes."""
@@ -263,20 +281,26 @@ class _Columns:
     def _best_ratios(
         self, weight: Real, index: _Index, factor: HessianFactor, carried: Real, low: Real, high: Real, ratios: Real
     ) -> Real:
-        """Return the ratio of each range, of ``ratios (tried, scales)``, whose rounded columns cost least."""
+        """Return the ratio of each range whose rounded columns cost least: of ``ratios (tried, scales)``, then nearer.
+
+        Neighbours in ``ratios`` differ by one factor; the best is tried times its root and over it, ``HALVINGS`` times.
+        """
         best, ratio = np.full(low.shape, np.inf), np.ones(low.shape)
-        many = max(1, _TRIED_ELEMENTS // weight.size)
-        for start in range(0, len(ratios), many):
-            tried = ratios[start : start + many]
-            grid = self._spread([affine_grid(low * each, high * each, self.scheme) for each in tried], index)
-            _, costs = round_columns(
-                np.tile(weight, (1, 1, len(tried))), grid, factor, np.tile(carried, (1, 1, len(tried)))
-            )
-            for each, cost in zip(tried, np.split(costs, len(tried), 2), strict=True):
-                summed = cost if index.shape == cost.shape else cost.sum(1)
-                total = np.bincount(index.reshape(-1), summed.reshape(-1), low.size)
-                better = total < best
-                best[better], ratio[better] = total[better], each[better]
+        many, factors = max(1, _TRIED_ELEMENTS // weight.size), ratios[1] / ratios[0]
+        for _ in range(HALVINGS + 1):
+            for start in range(0, len(ratios), many):
+                tried = ratios[start : start + many]
+                grid = self._spread([affine_grid(low * each, high * each, self.scheme) for each in tried], index)
+                _, costs = round_columns(
+                    np.tile(weight, (1, 1, len(tried))), grid, factor, np.tile(carried, (1, 1, len(tried)))
+                )
+                for each, cost in zip(tried, np.split(costs, len(tried), 2), strict=True):
+                    summed = cost if index.shape == cost.shape else cost.sum(1)
+                    total = np.bincount(index.reshape(-1), summed.reshape(-1), low.size)
+                    better = total < best
+                    best[better], ratio[better] = total[better], each[better]
+            factors = np.sqrt(factors)
+            ratios = np.stack([ratio / factors, ratio * factors])
         return ratio
 
     def _spread(self, grids: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8] | None]], index: _Index) -> CodeGrid:
