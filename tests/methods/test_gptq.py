@@ -306,7 +306,7 @@ def test_prices_of_a_table_are_those_of_some_rows(monkeypatch):
     weight *= np.linspace(0.2, 2, len(weight))[:, None].astype(np.float32)
     hessian, found = hessian_of(correlated(100, 8)), []
     for rows in (3000, 200):
-        monkeypatch.setattr(gptq, "SAMPLE_ROWS", rows)
+        monkeypatch.setattr(gptq, "PRICING_ROWS", rows)
         made = Gptq(1e-6).solve(weight, Scheme(bits=4), {InputHessian: hessian})
         found.append((cost(weight, made, hessian.matrix[0]).sum(), entropy(made.codes), made.codes))
     (error, bits, codes), (sampled, fewer, others) = found

@@ -39,9 +39,9 @@ _PRICED = np.geomspace(0.5, 4.0, 6)
 #: From the second pass with prices on, the same over the ratio of the pass before.
 _NEAR = np.array([3 / 4, 1, 4 / 3])
 #: How often two more are tried beside the best: half as far from it as its neighbours, and half as far again.
-HALVINGS = 2
+RATIO_HALVINGS = 2
 #: Rows whose codes tell the prices of all, if there are more than twice as many (tables).
-SAMPLE_ROWS = 4096
+PRICING_ROWS = 4096
 #: Elements of weights, a copy for each ratio, that are rounded at once: 8 MiB of float64.
 _TRIED_ELEMENTS = 1 << 20
 
@@ -70,7 +70,7 @@ class Gptq(Solver):
 
     both sums over the whole weight: relative error of the layer's output, and bits of its codes. Each code is chosen
     among the nearest, its neighbours and zero, scales and the descent of single codes by the same cost; shares are
-    those of the pass before (``PASSES``), of tables those of some rows (``SAMPLE_ROWS``). After the rate-distortion optimized quantization of video coding, and CERWU
+    those of the pass before (``PASSES``), of tables those of some rows (``PRICING_ROWS``). After the rate-distortion optimized quantization of video coding, and CERWU
     (arXiv 2505.18758), whose adaptive model is DeepCABAC's.
 
     Memory: 8 d^2 bytes for each group of a layer with d inputs, and some copies of the weight in float64.
@@ -225,7 +225,7 @@ class _Columns:
         signal = float((self.weight * (self.matrix @ self.weight)).sum())
         if not (rate and signal):
             return
-        sample = self.sample() if self.weight.shape[2] > 2 * SAMPLE_ROWS else self
+        sample = self.sample() if self.weight.shape[2] > 2 * PRICING_ROWS else self
         sample.tried = _PRICED[:, None]
         for _ in range(PASSES if sample is self else PASSES - 1):
             sample.prices = rate * signal * code_bits(sample.codes, self.scheme)
@@ -236,8 +236,8 @@ class _Columns:
             self.round()
 
     def sample(self) -> _Columns:
-        """Return ``SAMPLE_ROWS`` rows, evenly spread, with scales of their own."""
-        at = np.linspace(0, self.weight.shape[2] - 1, SAMPLE_ROWS).astype(np.intp)
+        """Return ``PRICING_ROWS`` rows, evenly spread, with scales of their own."""
+        at = np.linspace(0, self.weight.shape[2] - 1, PRICING_ROWS).astype(np.intp)
         made = self.copy()
         made.weight, made.codes, made.left, made.index = (
             np.ascontiguousarray(each[:, :, at]) for each in (self.weight, self.codes, self.left, self.index)
@@ -283,11 +283,11 @@ class _Columns:
     ) -> Real:
         """Return the ratio of each range whose rounded columns cost least: of ``ratios (tried, scales)``, then nearer.
 
-        Neighbours in ``ratios`` differ by one factor; the best is tried times its root and over it, ``HALVINGS`` times.
+        Neighbours in ``ratios`` differ by one factor; the best is tried times its root and over it, ``RATIO_HALVINGS`` times.
         """
         best, ratio = np.full(low.shape, np.inf), np.ones(low.shape)
         many, factors = max(1, _TRIED_ELEMENTS // weight.size), ratios[1] / ratios[0]
-        for _ in range(HALVINGS + 1):
+        for _ in range(RATIO_HALVINGS + 1):
             for start in range(0, len(ratios), many):
                 tried = ratios[start : start + many]
                 grid = self._spread([affine_grid(low * each, high * each, self.scheme) for each in tried], index)
