@@ -11,11 +11,10 @@ from attar._src.coding.entropy import entropy_bits
 from attar._src.core.errors import SpecError
 from attar._src.core.scheme import PerBucket, PerChannel, PerGroup, PerTensor, Scheme
 from attar._src.core.tensors import round_to_grid
-from attar._src.methods.quantize.ptq.solvers import columns
+from attar._src.methods.quantize.ptq.solvers import columns, gptq
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
 from attar._src.methods.quantize.ptq.solvers.code_grid import CodeGrid
 from attar._src.methods.quantize.ptq.solvers.columns import HessianFactor, descend, round_columns
-from attar._src.methods.quantize.ptq.solvers import gptq
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq, code_bits, damped, ordered_spans
 from attar._src.methods.quantize.ptq.solvers.mse import Mse
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize

@@ -70,8 +70,8 @@ class Gptq(Solver):
 
     both sums over the whole weight: relative error of the layer's output, and bits of its codes. Each code is chosen
     among the nearest, its neighbours and zero, scales and the descent of single codes by the same cost; shares are
-    those of the pass before (``PASSES``), of tables those of some rows (``PRICING_ROWS``). After the rate-distortion optimized quantization of video coding, and CERWU
-    (arXiv 2505.18758), whose adaptive model is DeepCABAC's.
+    those of the pass before (``PASSES``), of tables those of some rows (``PRICING_ROWS``). After the rate-distortion
+    optimized quantization of video coding, and CERWU (arXiv 2505.18758), whose adaptive model is DeepCABAC's.
 
     Memory: 8 d^2 bytes for each group of a layer with d inputs, and some copies of the weight in float64.
     """
@@ -283,7 +283,8 @@ class _Columns:
     ) -> Real:
         """Return the ratio of each range whose rounded columns cost least: of ``ratios (tried, scales)``, then nearer.
 
-        Neighbours in ``ratios`` differ by one factor; the best is tried times its root and over it, ``RATIO_HALVINGS`` times.
+        Neighbours in ``ratios`` differ by one factor; the best is tried times its root and over it, and so on,
+        ``RATIO_HALVINGS`` times.
         """
         best, ratio = np.full(low.shape, np.inf), np.ones(low.shape)
         many, factors = max(1, _TRIED_ELEMENTS // weight.size), ratios[1] / ratios[0]
