@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from attar._src.artifact.inspect import inspect_artifact
+from attar._src.artifact.packing import pack_codes
 from attar._src.artifact.reader import open_artifact
+from attar._src.artifact.streams import CodeArray
 from attar._src.artifact.writer import pack
 from attar._src.core.tensors import Quantized
 from attar._src.methods.quantize.coded_rate import interpolated_bits
@@ -28,6 +30,7 @@ from attar._src.work.term import Term
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
 _NEAR = 0.02  # width of the range about the budget, relative, in which the push grows to all of mu
 _LEAST = 1e-6  # smallest mu; the largest is its inverse
+_MEASURED = 10  # times in a stage that what the coder takes is measured
 _SPARE = 32  # bytes kept back for tables and padding, which vary a little
 
 
@@ -51,7 +54,8 @@ class Rate(Term):
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
         file: budget of the whole file without its graph, in bits per weight as in reports. What is not codes (biases,
-            scales, tables) is measured by packing the module at the start.
+            scales) is measured by packing the module at the start. What the coder takes of codes, a share of R as it
+            knows more than p, is measured at the start and in each tenth of the stage.
         max_bytes: budget of the whole file with its graph, in bytes; measured likewise.
         reach: share of the stage during which the budget falls from the initial rate to its final value.
     """
@@ -77,20 +81,35 @@ class Rate(Term):
         positions = positions_on_grids(learner, "rate")
         rounded = float(_rates(positions)[1])
         size = self.size_budget()
-        budget = torch.nan if size is None else _code_budget(size, rounded, positions, learner)
-        return _Rate(self, rounded, budget)
+        if size is None:
+            return _Rate(self, rounded, torch.nan, learner.coder)
+        made = _Rate(self, rounded, _code_budget(size, positions, learner), learner.coder)
+        made.measure(positions, rounded)
+        return made
 
 
 class _Rate(Objective):
-    def __init__(self, term: Rate, start: float, budget: float) -> None:
+    def __init__(self, term: Rate, start: float, budget: float, coder: str) -> None:
         super().__init__()
-        self.term = term
+        self.term, self.coder = term, coder
         self.mu = nn.Buffer(torch.tensor(0.0))
-        # In a buffer, so that a resumed run keeps its first budget.
+        # In buffers, so that a resumed run keeps its first budget, and what it has measured since.
         self.begun = nn.Buffer(torch.tensor([start, budget]))
+        self.share = nn.Buffer(torch.tensor(1.0))
+        self.measured = nn.Buffer(torch.tensor(0.0))
+
+    def measure(self, positions: Mapping[str, GridPositions], rounded: float) -> None:
+        """Measure what the coder takes of codes that take ``rounded`` bits a weight by their shares."""
+        coded = _coded_bits(positions, self.coder) / sum(each.at.numel() for each in positions.values())
+        self.share.fill_(coded / rounded if rounded else 1.0)
+        self.measured.add_(1)
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
-        interpolated, rounded = _rates(sources.weights.grid_positions())
+        positions = sources.weights.grid_positions()
+        interpolated, rounded = _rates(positions)
+        known = float(self.begun[1])
+        if self.training and math.isfinite(known) and sources.progress * _MEASURED >= float(self.measured):
+            self.measure(positions, float(rounded))
         budget = self._budget(sources.progress)
         if budget is None:
             return interpolated
@@ -104,11 +123,11 @@ class _Rate(Objective):
         return rounded + penalty - penalty.detach()
 
     def _budget(self, progress: float) -> float | None:
-        """Return the budget in bits per coded weight at ``progress`` (0 to 1) of the stage, None without one."""
+        """Return the budget of R at ``progress`` (0 to 1) of the stage, None without one."""
         if self.term.bits is not None and isinstance(self.term.bits, Schedule):
             return self.term.bits.at(progress)
         start, stop = self.begun.tolist()
-        stop = stop if self.term.bits is None else float(self.term.bits)
+        stop = stop / float(self.share) if self.term.bits is None else float(self.term.bits)
         if math.isnan(stop):
             return None
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
@@ -122,8 +141,18 @@ def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.
     return interpolated, rounded
 
 
-def _code_budget(budget: SizeBudget, rate: float, positions: Mapping[str, GridPositions], learner: Learner) -> float:
-    """Return the bits per coded weight with which a file holds ``budget``."""
+def _coded_bits(positions: Mapping[str, GridPositions], coder: str) -> int:
+    """Return the bits that codes take in a file, with their tables."""
+    codes = []
+    for each in positions.values():
+        symbols = (each.codes().cpu().nan_to_num(0.0).numpy() - each.low).astype(np.uint8)
+        codes.append(CodeArray(symbols.reshape(-1), each.high - each.low + 1, symbols.shape))
+    packed = pack_codes(codes, coder)
+    return 8 * (sum(len(each) for _, each in packed.tables) + sum(len(each) for _, each in packed.streams))
+
+
+def _code_budget(budget: SizeBudget, positions: Mapping[str, GridPositions], learner: Learner) -> float:
+    """Return the bits per coded weight that the coder may take so that a file holds ``budget``."""
     model = shorten_numbers(learner.deployed(emit=False))
     size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
     # Constant vectors of an untrained module take no bits yet, but will after training.
@@ -131,7 +160,7 @@ def _code_budget(budget: SizeBudget, rate: float, positions: Mapping[str, GridPo
     vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
     constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
     coded = sum(each.at.numel() for each in positions.values())
-    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - rate * coded
+    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - _coded_bits(positions, learner.coder)
     most = budget.without_graph(size["parameters"], size["graph_bytes"])
     left = (8 * most - other) / coded
     if left <= 0:
