@@ -152,7 +152,9 @@ def test_a_comparison_that_was_cut_goes_on_to_the_same_files(found, trained, tmp
     given = {"methods": METHODS_HERE[1:2], "validation": validation}
     with pytest.raises(KeyboardInterrupt):
         attar.compare(net, data, tmp_path / "s", bytes=1900, drop=2, **given)
-    assert json.loads((tmp_path / "s" / "compare.json").read_text())["ended"].startswith("interrupted")
+    told = json.loads((tmp_path / "s" / "compare.json").read_text())
+    assert told["ended"].startswith("interrupted")
+    assert "no time" not in {row["why"] for each in told["targets"] for row in each["rows"]}, "none was asked for"
     with pytest.raises(SpecError, match="go on with it"):
         attar.compare(net, data, tmp_path / "s", bytes=1900, **given)
     with pytest.raises(SpecError, match="another module"):

@@ -264,7 +264,8 @@ class Comparison:
         first = {**floating.model_dump(mode="json"), **measured.files[floating.file]}
         targets = []
         for target, found in zip(self.targets, best, strict=True):
-            rows = [self._row(target, name, each, measured) for name, each in found.items()]
+            untried = "interrupted" if quick else "no time"
+            rows = [self._row(target, name, each, measured, untried) for name, each in found.items()]
             told: dict[str, Any] = {"what": target.what, "most": target.most, "words": target.words(self._unit)}
             told |= {"rows": rows, "kept": self._kept()}
             recommended = next((row["method"] for row in equals(target.what, rows)), None)
@@ -291,21 +292,21 @@ class Comparison:
         fields = ("method", "file_bytes", "drop")
         return None if least is None else {name: getattr(least, name) for name in fields}
 
-    def _why_untried(self, target: EqualTarget, method: str) -> str:
-        """Return why no file of a method was made."""
+    def _why_untried(self, target: EqualTarget, method: str, untried: str) -> str:
+        """Return why no file of a method was made; ``untried`` if nothing spoke against it."""
         if target.what == "bytes" and self._floating_bytes <= target.most:
             return "not needed"
         left_out = [why for name, why in self.left_out.items() if name.partition(", prune")[0] == method]
-        return left_out[0] if left_out else "no time"
+        return left_out[0] if left_out else untried
 
     def _row(
-        self, target: EqualTarget, method: str, best: ComparisonTry | None, measured: MeasuredFiles
+        self, target: EqualTarget, method: str, best: ComparisonTry | None, measured: MeasuredFiles, untried: str
     ) -> dict[str, Any]:
         own = self._own(method)
         row: dict[str, Any] = {
             "method": method,
             "holds": best is not None,
-            "why": target.why(best, own) if own else self._why_untried(target, method),
+            "why": target.why(best, own) if own else self._why_untried(target, method, untried),
             "nearest": target.nearest(own),
             "tries": len(own),
             "tuning_seconds": round(sum(each.seconds for each in own), 3),
