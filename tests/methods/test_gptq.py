@@ -313,3 +313,19 @@ def test_prices_of_a_table_are_those_of_some_rows(monkeypatch):
     signal = np.einsum("ri,ij,rj->", weight, hessian.matrix[0], weight)
     objective, close = error / signal + 1e-6 * bits * weight.size, sampled / signal + 1e-6 * fewer * weight.size
     assert close < 1.01 * objective
+
+
+@pytest.mark.parametrize("granularity", [PerChannel(axis=0), PerGroup(axis=0, size=8), PerTensor()])
+def test_rows_are_rounded_in_parts_as_they_are_together(monkeypatch, granularity):
+    """Guards against scales and zero points of one part of the rows that are lost, or taken for those of another."""
+    weight = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    scheme = Scheme(bits=3, symmetric=False, granularity=granularity)
+    found, hessian = [], {InputHessian: hessian_of(correlated(100, 16))}
+    for rows, threads in ((100, 1), (16, 1), (16, 3)):
+        monkeypatch.setattr(gptq, "ROUNDED_ROWS", rows)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append([Gptq(rate).solve(weight, scheme, hessian) for rate in (0.0, 1e-4)])
+    for whole, parts, threaded in zip(*found, strict=True):
+        for name in ("codes", "scale", "zero_point"):
+            assert np.array_equal(getattr(whole, name), getattr(parts, name))
+            assert np.array_equal(getattr(parts, name), getattr(threaded, name))
