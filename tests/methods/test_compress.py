@@ -69,8 +69,9 @@ def test_the_file_ends_within_its_budget(trained, tmp_path):
 
 def test_a_budget_of_bytes_is_that_of_the_whole_file(trained, tmp_path):
     tight = compressed(trained, tmp_path / "tight", max_bytes=1500, bits=4)
-    # Without a budget 1,900. 128 bytes are for the recipe, which is not in this one, and 1 % for the last steps.
-    assert 1500 * 0.97 <= len(pack(shorten_numbers(tight.deployed()).contents(FileInfo()))) + 128 <= 1500
+    # Without a budget 1,900. 128 bytes are for the recipe, which is not in this one, and few steps leave the rate a
+    # little below.
+    assert 1500 * 0.95 <= len(pack(shorten_numbers(tight.deployed()).contents(FileInfo()))) + 128 <= 1500
     assert accuracy(tight) > 0.9
     with pytest.raises(ValueError, match="one of the two: size"):
         Compress(teacher="big", size=2.0, max_bytes=1500, epochs=1)
@@ -147,22 +148,35 @@ def test_a_budget_counts_what_the_coder_saves_beyond_the_shares_of_codes(trained
     """Guards against files above their budget, or far below, as the coder's contexts save more at some rates."""
     learner = begun(trained)
     learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))
-    rate = Rate(file=2.0).build(learner).train()
-    assert 0.9 < float(rate.share) < 1.1, "nothing to foretell by"
+    rate = Rate(file=2.0, reach=0.5).build(learner).train()
+    assert 0.9 < float(rate.measured[0]) < 1.1, "nothing to foretell by"
     most = float(rate.begun[1])
     with torch.no_grad():
         for name in ("first.weight", "second.weight"):  # half the rows have zeros alone: contexts know
             learner.tensor(name)[::2] = 0
-    rate(sources(learner, 0.05))
-    assert float(rate.share) > 0.9, "it measures in each tenth"
-    rate(sources(learner, 0.1))
-    known = float(rate.share)
+    rate(sources(learner, 0.35))
+    assert float(rate.measured[0]) > 0.9, "not before the budget is about to be reached"
+    rate(sources(learner, 0.4))
+    known = float(rate.measured[0])
     assert known < 0.8
     assert rate._budget(1.0) == pytest.approx(most / known)
-    resumed = Rate(file=2.0).build(learner).train()
+    resumed = Rate(file=2.0, reach=0.5).build(learner).train()
     resumed.load_state_dict(rate.state_dict())
     assert resumed._budget(1.0) == rate._budget(1.0)
-    assert float(resumed.measured) == 2
+
+
+@pytest.mark.parametrize("coder", ["huffman", "raw"])
+def test_a_coder_with_a_least_length_does_not_empty_the_weights(trained, coder):
+    """Guards against a budget of the rate that falls with it, as codes of a bit or more do not follow."""
+    learner = begun(trained)
+    learner.coder = coder
+    learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))
+    rate = Rate(file=3.0, reach=0.5).build(learner).train()
+    with torch.no_grad():
+        for name in ("first.weight", "second.weight"):
+            learner.tensor(name)[torch.rand(learner.tensor(name).shape) < 0.97] = 0
+    rate(sources(learner, 0.6))
+    assert float(rate.measured[0]) == pytest.approx(1.1)
 
 
 def test_a_budget_that_leaves_nothing_for_codes_is_refused(trained):

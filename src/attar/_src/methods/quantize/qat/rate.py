@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from attar._src.artifact.inspect import inspect_artifact
-from attar._src.artifact.packing import pack_codes
+from attar._src.artifact.packing import Packed, pack_codes
 from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray
 from attar._src.artifact.writer import pack
@@ -30,7 +31,9 @@ from attar._src.work.term import Term
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
 _NEAR = 0.02  # width of the range about the budget, relative, in which the push grows to all of mu
 _LEAST = 1e-6  # smallest mu; the largest is its inverse
-_MEASURED = 10  # times in a stage that what the coder takes is measured
+_EARLY = 0.1  # of the stage before the budget is reached, from which on what the coder takes is measured
+_MOVED = 0.03  # relative change of the rate after which it is measured again
+_SHARES = (0.5, 1.1)  # taken of what the coder takes beside the rate: huffman and raw do not follow a low one
 _SPARE = 32  # bytes kept back for tables and padding, which vary a little
 
 
@@ -55,7 +58,8 @@ class Rate(Term):
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
         file: budget of the whole file without its graph, in bits per weight as in reports. What is not codes (biases,
             scales) is measured by packing the module at the start. What the coder takes of codes, a share of R as it
-            knows more than p, is measured at the start and in each tenth of the stage.
+            knows more than p, is measured at the start and, once the budget is reached, in each tenth of the stage in
+            which R has changed.
         max_bytes: budget of the whole file with its graph, in bytes; measured likewise.
         reach: share of the stage during which the budget falls from the initial rate to its final value.
     """
@@ -81,35 +85,40 @@ class Rate(Term):
         positions = positions_on_grids(learner, "rate")
         rounded = float(_rates(positions)[1])
         size = self.size_budget()
-        if size is None:
-            return _Rate(self, rounded, torch.nan, learner.coder)
-        made = _Rate(self, rounded, _code_budget(size, positions, learner), learner.coder)
-        made.measure(positions, rounded)
-        return made
+        room = None if size is None else _CodeRoom.of(size, positions, learner)
+        return _Rate(self, rounded, room, positions)
 
 
 class _Rate(Objective):
-    def __init__(self, term: Rate, start: float, budget: float, coder: str) -> None:
+    def __init__(
+        self, term: Rate, start: float, room: _CodeRoom | None, positions: Mapping[str, GridPositions]
+    ) -> None:
         super().__init__()
-        self.term, self.coder = term, coder
+        self.term, self.room = term, room
         self.mu = nn.Buffer(torch.tensor(0.0))
-        # In buffers, so that a resumed run keeps its first budget, and what it has measured since.
-        self.begun = nn.Buffer(torch.tensor([start, budget]))
-        self.share = nn.Buffer(torch.tensor(1.0))
-        self.measured = nn.Buffer(torch.tensor(0.0))
+        # In buffers, so that a resumed run keeps its first budget, and what it has measured since: what the coder takes
+        # beside the rate, at which rate, and in which tenth of the stage.
+        self.begun = nn.Buffer(torch.tensor([start, torch.nan if room is None else room.bits]))
+        self.measured = nn.Buffer(torch.tensor([1.0, start, 0.0]))
+        if room is not None:
+            self._measure(positions, start, 0)
 
-    def measure(self, positions: Mapping[str, GridPositions], rounded: float) -> None:
-        """Measure what the coder takes of codes that take ``rounded`` bits a weight by their shares."""
-        coded = _coded_bits(positions, self.coder) / sum(each.at.numel() for each in positions.values())
-        self.share.fill_(coded / rounded if rounded else 1.0)
-        self.measured.add_(1)
+    def _measure(self, positions: Mapping[str, GridPositions], rounded: float, tenth: int) -> None:
+        assert self.room is not None
+        share = self.room.coded_bits(positions) / rounded if rounded else 1.0
+        self.measured.copy_(torch.tensor([min(max(share, _SHARES[0]), _SHARES[1]), rounded, tenth]))
+
+    def _moved(self, rounded: float, progress: float) -> bool:
+        """Return whether it is time to measure again what the coder takes."""
+        _, before, tenth = self.measured.tolist()
+        due = self.room is not None and int(10 * progress) > tenth and progress >= self.term.reach - _EARLY
+        return due and not abs(rounded - before) <= _MOVED * before
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         positions = sources.weights.grid_positions()
         interpolated, rounded = _rates(positions)
-        known = float(self.begun[1])
-        if self.training and math.isfinite(known) and sources.progress * _MEASURED >= float(self.measured):
-            self.measure(positions, float(rounded))
+        if self.training and self._moved(float(rounded), sources.progress):
+            self._measure(positions, float(rounded), int(10 * sources.progress))
         budget = self._budget(sources.progress)
         if budget is None:
             return interpolated
@@ -127,7 +136,7 @@ class _Rate(Objective):
         if self.term.bits is not None and isinstance(self.term.bits, Schedule):
             return self.term.bits.at(progress)
         start, stop = self.begun.tolist()
-        stop = stop / float(self.share) if self.term.bits is None else float(self.term.bits)
+        stop = stop / float(self.measured[0]) if self.term.bits is None else float(self.term.bits)
         if math.isnan(stop):
             return None
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
@@ -141,32 +150,60 @@ def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.
     return interpolated, rounded
 
 
-def _coded_bits(positions: Mapping[str, GridPositions], coder: str) -> int:
-    """Return the bits that codes take in a file, with their tables."""
-    codes = []
-    for each in positions.values():
-        symbols = (each.codes().cpu().nan_to_num(0.0).numpy() - each.low).astype(np.uint8)
-        codes.append(CodeArray(symbols.reshape(-1), each.high - each.low + 1, symbols.shape))
-    packed = pack_codes(codes, coder)
-    return 8 * (sum(len(each) for _, each in packed.tables) + sum(len(each) for _, each in packed.streams))
+@dataclass(frozen=True)
+class _CodeRoom:
+    """What a budget leaves for codes.
 
+    Attributes:
+        bits: for each coded weight, which the coder may take.
+        beside: bytes of the file beside codes and their tables.
+        coder: of the file.
+    """
 
-def _code_budget(budget: SizeBudget, positions: Mapping[str, GridPositions], learner: Learner) -> float:
-    """Return the bits per coded weight that the coder may take so that a file holds ``budget``."""
-    model = shorten_numbers(learner.deployed(emit=False))
-    size: dict[str, int] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
-    # Constant vectors of an untrained module take no bits yet, but will after training.
-    stored = model.stored()
-    vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
-    constant = sum(16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes))
-    coded = sum(each.at.numel() for each in positions.values())
-    other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant - _coded_bits(positions, learner.coder)
-    most = budget.without_graph(size["parameters"], size["graph_bytes"])
-    left = (8 * most - other) / coded
-    if left <= 0:
-        raise BudgetError(
-            f"a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
-            f"beside its graph, and everything but codes takes {other / 8:,.0f}",
-            "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
+    bits: float
+    beside: int
+    coder: str
+
+    @classmethod
+    def of(cls, budget: SizeBudget, positions: Mapping[str, GridPositions], learner: Learner) -> _CodeRoom:
+        """Pack the module and return what is left.
+
+        Raises:
+            BudgetError: nothing is.
+        """
+        model = shorten_numbers(learner.deployed(emit=False))
+        size: dict[str, Any] = inspect_artifact(open_artifact(pack(model.contents(learner.use), coder=learner.coder)))
+        codes = size["parts"]["codes"] + size["parts"]["tables"]
+        # Constant vectors of an untrained module take no bits yet, but will after training.
+        stored = model.stored()
+        vectors = [stored[name] for name, _ in learner.module.named_parameters() if name in stored]
+        constant = sum(
+            16 * each.codes.size for each in vectors if isinstance(each, Quantized) and not np.ptp(each.codes)
         )
-    return left
+        coded = sum(each.at.numel() for each in positions.values())
+        beside = size["file_bytes"] - codes
+        # Codes on no grid of these positions stay as they are.
+        other = 8.0 * (size["file_bytes"] - size["graph_bytes"] + _SPARE) + constant
+        other -= coded * cls(0.0, beside, learner.coder).coded_bits(positions)
+        most = budget.without_graph(size["parameters"], size["graph_bytes"])
+        left = (8 * most - other) / coded
+        if left <= 0:
+            raise BudgetError(
+                f"a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
+                f"beside its graph, and everything but codes takes {other / 8:,.0f}",
+                "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
+            )
+        return cls(left, beside, learner.coder)
+
+    def coded_bits(self, positions: Mapping[str, GridPositions]) -> float:
+        """Return the bits for each coded weight that codes and their tables take in a file."""
+        codes = []
+        for each in positions.values():
+            symbols = (each.codes().float().cpu().nan_to_num(0.0).numpy() - each.low).astype(np.uint8)
+            codes.append(CodeArray(symbols.reshape(-1), each.high - each.low + 1, symbols.shape))
+        packed = pack_codes(codes, self.coder, length=lambda packed: self.beside + _code_bytes(packed))
+        return 8 * _code_bytes(packed) / sum(each.symbols.size for each in codes)
+
+
+def _code_bytes(packed: Packed) -> int:
+    return sum(len(table) for _, table in packed.tables) + sum(len(payload) for _, payload in packed.streams)

@@ -36,8 +36,8 @@ SWEEPS = 4
 PASSES = 3
 #: Shares of a range that are tried.
 _TRIED = np.geomspace(1.0, 0.3, 16)
-#: The same where bits have a price: steps may also be wider than the range asks for.
-_PRICED = np.geomspace(0.5, 4.0, 6)
+#: The same over the ratio without prices where bits have a price: wider steps need fewer codes.
+_PRICED = 1.5 ** np.arange(-2, 4)
 #: From the second pass with prices on, the same over the ratio of the pass before.
 _NEAR = np.array([3 / 4, 1, 4 / 3])
 #: How often two more are tried beside the best: half as far from it as its neighbours, and half as far again.
@@ -60,7 +60,7 @@ class Gptq(Solver):
     almost what ``absmax`` keeps at 4. It differs from the paper in three ways:
 
     - Scales: the range of each scale is reduced by the ratio for which the rounded columns have the least error,
-      feedback between columns included: of 16 from 1.0 to 0.3, then nearer to the best. The paper spans the range.
+      feedback between columns included: of 16 from 1.0 to 0.3, then beside the best. The paper spans the range.
     - Order: columns by descending diagonal of H. Where a scale has some columns of a channel alone (groups), these
       stay together, and their scale is chosen when they come.
     - At the end single codes move to where ``e^T H e`` is less, so that no single code could be better.
@@ -224,11 +224,7 @@ class _Columns:
 
     def copy(self) -> _Columns:
         """Return columns that may be rounded further, and share what rounding does not change."""
-        made = copy.copy(self)
-        made.codes, made.left = self.codes.copy(), self.left.copy()
-        made.scale, made.ratio = self.scale.copy(), self.ratio.copy()
-        made.zero = None if self.zero is None else self.zero.copy()
-        return made
+        return self.rows(slice(None))
 
     def round_priced(self, rate: float) -> None:
         """Round again, with prices of what codes cost after the last time."""
@@ -236,24 +232,27 @@ class _Columns:
         if not (rate and signal):
             return
         sample = self._sample() if self.weight.shape[2] > 2 * PRICING_ROWS else self
-        sample.tried = _PRICED[:, None]
+        sample.tried = self.tried = self.ratio * _PRICED[:, None]
         for _ in range(PASSES if sample is self else PASSES - 1):
             sample.prices = rate * signal * code_bits(sample.codes, self.scheme)
             sample.round()
             sample.tried = sample.ratio * _NEAR[:, None]
         if sample is not self:
-            self.prices, self.tried = rate * signal * code_bits(sample.codes, self.scheme), _PRICED[:, None]
+            self.prices = rate * signal * code_bits(sample.codes, self.scheme)
             self.round()
 
     def _sample(self) -> _Columns:
-        return self.rows(np.linspace(0, self.weight.shape[2] - 1, PRICING_ROWS).astype(np.intp))
+        # Drawn, as rows of convolutions repeat: every third may be of one column of the kernel.
+        drawn = np.random.default_rng(0).choice(self.weight.shape[2], PRICING_ROWS, replace=False)
+        return self.rows(np.sort(drawn))
 
     def rows(self, at: slice | _Index) -> _Columns:
         """Return some rows, with copies of what rounding changes."""
-        made = self.copy()
-        made.weight, made.codes, made.left, made.index = (
-            np.ascontiguousarray(each[:, :, at]) for each in (self.weight, self.codes, self.left, self.index)
-        )
+        made = copy.copy(self)
+        made.weight, made.index = self.weight[:, :, at].copy(), self.index[:, :, at].copy()
+        made.codes, made.left = self.codes[:, :, at].copy(), self.left[:, :, at].copy()
+        made.scale, made.ratio = self.scale.copy(), self.ratio.copy()
+        made.zero = None if self.zero is None else self.zero.copy()
         return made
 
     def round(self) -> None:
