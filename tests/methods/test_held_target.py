@@ -62,14 +62,14 @@ def divergence(model, net, x):
 def allocated(trained, model):
     _, x, _ = trained
     given = Context(CalibrationInputs(((x[:128],), (x[128:],))))
-    stage = PostTrainingQuantize(scales="gptq", bits=BitTarget(max_bytes=2600))
+    stage = PostTrainingQuantize(scales="gptq", bits=BitTarget(max_bytes=2400))
     return stage.run(model, given), given
 
 
 def test_bits_and_rates_meet_a_target_together(allocated):
     """Guards the levels: the middle layer, most of this net, has two bits or less here, at a rate."""
     made, given = allocated
-    assert 0.97 * 2600 < len(packed(made)) <= 2600
+    assert 0.97 * 2400 < len(packed(made)) <= 2400
     small = PostTrainingQuantize(scales="gptq", bits=BitTarget(max_bytes=1900)).run(made_of(made), given)
     assert 0.95 * 1900 < len(packed(small)) <= 1900
     assert "second.weight 2 at 0." in small.notes["bits"]
@@ -83,7 +83,7 @@ def test_reconstruction_keeps_to_the_bytes_and_errs_less(trained, allocated):
     stage = Reconstruct(steps=80, network_steps=160)
     better = stage.run(made, given)
     assert better.record[-1]["stage"] == "reconstruct"
-    assert len(packed(better)) <= 2600
+    assert len(packed(better)) <= 2400
     assert divergence(better, net, x) < divergence(made, net, x)
     changed = [name for name in made.tensors if not (made.tensors[name].dense() == better.tensors[name].dense()).all()]
     assert changed

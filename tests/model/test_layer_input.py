@@ -133,7 +133,7 @@ def test_a_table_that_also_multiplies_has_the_input_of_its_product(several):
     ("name", "why"),
     [
         ("rnn.weight_ih_l0", r"'lstm' \(aten\.lstm\.input\), neither a linear layer"),
-        ("up.weight", r"'convolution' \(aten\.convolution\.default\), neither"),
+        ("up.weight", r"'convolution' \(aten\.convolution\.default\), a transposed convolution"),
         ("conv.weight", "'conv1d_1', 'conv1d' read it in different ways"),
         ("rnn.bias_ih_l0", "it multiplies no value"),
     ],

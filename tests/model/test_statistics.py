@@ -157,11 +157,31 @@ def test_a_large_batch_is_cut_into_parts(monkeypatch):
     monkeypatch.setattr("attar._src.model.statistics._VECTOR_ELEMENTS", 2 * 9 * 4 * 9 * 8)
     parts = []
     vectors = Window.vectors
-    monkeypatch.setattr(Window, "vectors", lambda self, part: parts.append(len(part)) or vectors(self, part))
+    monkeypatch.setattr(
+        Window, "vectors", lambda self, part, **given: parts.append(len(part)) or vectors(self, part, **given)
+    )
     cut = added(InputHessian(window), x)
     assert parts == [2, 2, 2, 1]
     assert cut.samples == whole.samples
     np.testing.assert_allclose(cut.matrix, whole.matrix, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(CONVOLUTIONS))
+def test_of_many_positions_some_are_drawn_that_tell_the_same(kind, monkeypatch):
+    """Guards against drawn positions that are of one part of an image, or of one parity, as after an upsampling."""
+    window = window_of(*CONVOLUTIONS[kind])
+    axes = len(window.kernel)
+    x = normal(12, window.channels, *(40,) * axes)
+    x[..., ::2] *= 3
+    x *= np.linspace(0.5, 1.5, 40, dtype=np.float32)
+    monkeypatch.setattr("attar._src.model.statistics._DRAWN", 10**9)
+    whole = added(InputHessian(window), x)
+    monkeypatch.setattr("attar._src.model.statistics._DRAWN", 6)
+    drawn, again = (added(InputHessian(window), *(x,) * 16) for _ in range(2))
+    assert drawn.samples == 16 * 6 * window.length < 16 * whole.samples
+    assert np.array_equal(drawn.matrix, again.matrix)
+    scale = np.sqrt(np.einsum("gi,gj->gij", *(np.diagonal(whole.matrix, axis1=1, axis2=2),) * 2))
+    assert (np.abs(drawn.matrix - whole.matrix) / scale).max() < 0.25
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -73,8 +73,8 @@ class Dataset:
             return
         if y.ndim != 1:
             raise self._error(
-                f"labels of classes have one axis, y has shape {y.shape}; set another task, or None for what fits the "
-                "model's outputs"
+                f"labels of classes have one axis, y has shape {y.shape}; set another task, such as "
+                "'segmentation', or None for what fits the model's outputs"
             )
         if int(y.min()) < 0:
             raise self._error(f"class {int(y.min())} is negative")

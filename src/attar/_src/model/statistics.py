@@ -19,6 +19,8 @@ from attar._src.model.weights import Window
 BINS = 4096
 #: Elements of the vectors made at once, 64 MiB: a 3x3 convolution makes nine of one element.
 _VECTOR_ELEMENTS = 1 << 24
+#: Positions of a convolution, for each element of its vectors, of which a batch tells its Hessian.
+_DRAWN = 64
 #: Elements that are counted or summed at once: what is made of them stays in the cache.
 _CACHED_ELEMENTS = 1 << 16
 
@@ -192,7 +194,8 @@ class InputHessian(Statistic):
 
         H = 2 / N  sum_n x_n x_n^T,
 
-    so that rounding w to w + d changes the mean square of the output by ``d^T H d / 2``. Rows of one group share H.
+    so that rounding w to w + d changes the mean square of the output by ``d^T H d / 2``. Rows of one group share H. Of
+    a batch in which a convolution has more than 64 d positions, so many are drawn: neighbours tell much the same.
     Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate post-training quantization for generative pre-trained
     transformers", ICLR 2023 (arXiv 2210.17323), section 3, where H = 2 X X^T is not divided by N; no solver of
     theirs depends on the factor. Products are float32, the running mean is float64.
@@ -213,7 +216,7 @@ class InputHessian(Statistic):
         kernel = self.window.kernel
         each = prod(kernel) * x[:1].numel()
         for part in x.split(max(1, _VECTOR_ELEMENTS // max(each, 1))) if x.dim() == len(kernel) + 2 else (x,):
-            vectors = self.window.vectors(part)
+            vectors = self.window.vectors(part, most=_DRAWN * self.window.length, seed=self.samples)
             products = (vectors.mT @ vectors).cpu()
             if not self.all_finite(vectors, products):
                 whole, vectors = vectors.numel(), vectors[:, torch.isfinite(vectors).all(-1).all(0)]

@@ -128,8 +128,14 @@ class Window:
         """The number of channels of the input."""
         return self.length // prod(self.kernel) * self.groups if self.kernel else self.length
 
-    def vectors(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of an input, ``(groups, positions, length)``, each in the order of a row of the weight."""
+    def vectors(self, x: torch.Tensor, most: int | None = None, seed: int = 0) -> torch.Tensor:
+        """Return the vectors of an input, ``(groups, positions, length)``, each in the order of a row of the weight.
+
+        Args:
+            x: the input.
+            most: how many of a convolution's positions are drawn, if it has more; None for all.
+            seed: of what is drawn.
+        """
         if not self.kernel:
             return x.reshape(self.groups, -1, self.length)
         axes = len(self.kernel)
@@ -137,6 +143,11 @@ class Window:
         x = functional.pad(x, [pad for each in reversed(self.padding) for pad in (each, each)])
         for axis, (size, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True), 2):
             x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+        shape = (len(x), *x.shape[2 : 2 + axes])
+        if most is not None and prod(shape) > most:
+            drawn = torch.randperm(prod(shape), generator=torch.Generator().manual_seed(seed))[:most].sort().values
+            x = x.movedim(1, 1 + axes)[torch.unravel_index(drawn.to(x.device), shape)]
+            return x.reshape(most, self.groups, self.length).movedim(1, 0)
         # (N, C, *out, *kernel) -> (groups, N, *out, C / groups, *kernel)
         x = x.unflatten(1, (self.groups, -1)).movedim(1, 0).movedim(2, 2 + axes)
         return x.flatten(1, 1 + axes).flatten(2)
@@ -211,9 +222,9 @@ def weight_input(
             continue
         read = layer_input(graph, nodes[reader])
         if read is None:
-            raise SpecError(
-                f"it is read by {reader!r} ({nodes[reader].target}), neither a linear layer nor a convolution"
-            )
+            turned = operator_of(nodes[reader]).groups
+            what = "a transposed convolution" if turned else "neither a linear layer nor a convolution"
+            raise SpecError(f"it is read by {reader!r} ({nodes[reader].target}), {what}")
         reads.append(read)
     if len({read.window for read in reads}) > 1:
         raise SpecError(f"{', '.join(map(repr, weight.readers))} read it in different ways")

@@ -104,7 +104,10 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
         axes = (0, 1) if axes is None else axes
     elif choice.tokenizer or choice.max_length:
         raise SpecError(f"--tokenizer and --max-length are for texts, --data text:PATH; {choice.data} is none")
-    refused = f"{choice.data} gives a {type(dataset).__name__}, and training takes a data set with labels"
+    refused = (
+        f"{choice.data} gives a {type(dataset).__name__} that is no pair of examples and one class for each, and "
+        "training takes labels; with others return attar.extend.Dataset(x, y, name, split, task='segmentation')"
+    )
     if isinstance(dataset, Dataset):
         refused = "the examples have no labels" if dataset.y is None else ""
         preprocessing = preprocessing if choice.preprocess else _usual_preprocessing(dataset)

@@ -13,7 +13,7 @@ from attar._src.core.errors import DataError, SpecError
 from attar._src.core.fields import main_output_name
 from attar._src.measure.difference import SCORES
 from attar._src.methods.allocate.coded_bytes import coded_bytes
-from attar._src.methods.allocate.judge import Judge, Labelled, output_array
+from attar._src.methods.allocate.judge import Judge, Labelled, model_outputs
 from attar._src.methods.quantize.ptq.observers.calibration import Automatic
 from attar._src.methods.quantize.ptq.reconstruct.network import FINE
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
@@ -246,7 +246,7 @@ class Search:
         """Add what was tried, with its loss and size; its ``seconds`` are when it begun."""
         program = made.model.simulate()
         with torch.no_grad():
-            seen = self.judge.judge(output_array(program(*batch)) for batch in self.held.batches)
+            seen = self.judge.judge(model_outputs(program(*batch)) for batch in self.held.batches)
         loss = seen.error if seen.kl is None else seen.kl
         size = round(sum(coded_bytes(made.model.stored()).values()))
         self.tried.append(replace(made, loss=loss, coded_bytes=size, seconds=self.clock() - made.seconds))

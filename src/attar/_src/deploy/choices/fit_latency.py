@@ -24,7 +24,7 @@ from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.deploy.parity import compared
 from attar._src.measure.latency import interleave
 from attar._src.methods.allocate.choose import by_name
-from attar._src.methods.allocate.judge import Judge, Labelled, output_array
+from attar._src.methods.allocate.judge import Judge, Labelled, model_outputs
 from attar._src.methods.quantize.dynamic_layers import dynamic_layers, make_dynamic, readers_of
 from attar._src.methods.quantize.integer_layers import fit_integer_layers
 from attar._src.methods.quantize.unquantized import integer_sites
@@ -119,7 +119,7 @@ class LatencyFit:
     def error(self, model: CompressedModel) -> float:
         """Return the error of the main output against that with floating-point activations."""
         simulated = model.simulate()
-        return self._judge.judge([output_array(simulated(*batch)) for batch in self._few.batches]).error
+        return self._judge.judge([model_outputs(simulated(*batch)) for batch in self._few.batches]).error
 
     def fit(self, most: float) -> tuple[CompressedModel, str]:
         """Return the model with the least error found whose file takes ``most`` milliseconds at most, and a note.

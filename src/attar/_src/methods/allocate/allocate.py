@@ -17,7 +17,7 @@ from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.choose import by_name
 from attar._src.methods.allocate.held import HeldTarget
-from attar._src.methods.allocate.judge import Judge, Labelled, OutputError
+from attar._src.methods.allocate.judge import Judge, Labelled, ModelOutputs, OutputError
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
@@ -285,16 +285,15 @@ class Allocator:
         return found
 
     def compared(self, artifact: Artifact) -> dict[str, OutputError]:
-        """Run the decoded file, and compare each graph's main output with the reference."""
+        """Run the decoded file, and compare the outputs of each graph with the reference."""
         found = {}
         for graph, judge in self.judges.items():
             session = Session(artifact, graph=graph)
-            names, main = [port.name for port in session.inputs], session.main_output
-            outputs = [
-                session.run({name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)})[main]
+            names = [port.name for port in session.inputs]
+            found[graph] = judge.judge(
+                ModelOutputs.of(session.run({name: each.numpy() for name, each in zip(names, batch, strict=True)}))
                 for batch in self.judged[graph].batches
-            ]
-            found[graph] = judge.judge(outputs)
+            )
         return found
 
     @cached_property

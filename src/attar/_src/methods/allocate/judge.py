@@ -1,9 +1,13 @@
-"""Outputs of a changed network against those of the network as it was, which is the reference: its teacher."""
+"""Outputs of a changed network against those of the network as it was, which is the reference: its teacher.
+
+Classes, predictions and metrics are those of the main output. The error is the mean over all outputs in floating point,
+so that what only another one reads is not free to be ruined.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from attar._src.core.errors import AttarError, DataError
+from attar._src.core.fields import main_output_name
 from attar._src.measure.chance import KEPT_OF_KNOWN, Chance
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
@@ -25,7 +30,7 @@ from attar._src.measure.metric_change import (
     metric_change,
     metric_of_file,
 )
-from attar._src.model.interface import main_output
+from attar._src.model.interface import flatten_outputs
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
@@ -33,12 +38,32 @@ Outputs = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class ModelOutputs:
+    """The outputs of a network for one batch.
+
+    Attributes:
+        main: what losses and metrics see.
+        others: the others in floating point, in order.
+    """
+
+    main: Outputs
+    others: tuple[Outputs, ...] = ()
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Outputs]) -> ModelOutputs:
+        """Return those of outputs by name, in the order of the network's."""
+        floating = {name: each.dtype.kind == "f" for name, each in outputs.items()}
+        main = main_output_name(floating)
+        return cls(outputs[main], tuple(each for name, each in outputs.items() if name != main and floating[name]))
+
+
+@dataclass(frozen=True)
 class OutputError:
-    """How far the main output is from the reference.
+    """How far outputs are from the reference: the main output, but for ``error``.
 
     Attributes:
         error: mean squared difference over the variance of the reference about the mean of each channel: the inverse of
-            the signal to noise, 0.01 for 20 dB.
+            the signal to noise, 0.01 for 20 dB. The mean over all outputs in floating point.
         signal_to_noise_db: the same in dB; None if the outputs are equal, or not finite.
         kl: mean over positions of ``KL(reference || changed)`` of the class probabilities, in nats; None without
             classes.
@@ -100,10 +125,10 @@ UNLABELLED = Labelled()
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares main outputs of all batches with the reference.
+    """Compares outputs of all batches with the reference.
 
     Attributes:
-        wanted: the reference, of each batch.
+        wanted: the main output of the reference, of each batch.
         kind: of the output (``measure/difference.py``).
         axis: the class axis, None if there is none.
         targets: of each batch; empty without labels that fit.
@@ -111,6 +136,7 @@ class Judge:
         floating: the metric of the reference; None without labels.
         constant: what a constant answer reaches; None if the metric does not tell.
         unjudged: why there are targets and no metric; empty otherwise.
+        others: the other outputs of the reference, of each batch.
     """
 
     wanted: Sequence[Outputs]
@@ -121,12 +147,14 @@ class Judge:
     floating: MetricChange | None = None
     constant: Chance | None = None
     unjudged: str = ""
+    others: Sequence[tuple[Outputs, ...]] = ()
 
     @classmethod
     def of(cls, program: fx.GraphModule, inputs: CalibrationInputs, name: str, labelled: Labelled) -> Judge:
         """Run the reference on all inputs; ``name`` is that of its main output."""
         with torch.no_grad():
-            wanted = [output_array(program(*batch)) for batch in inputs.batches]
+            reference = [model_outputs(program(*batch)) for batch in inputs.batches]
+        wanted = [each.main for each in reference]
         targets = [each.numpy() for each in inputs.targets]
         change, constant, why = None, None, ""
         if targets:
@@ -146,7 +174,8 @@ class Judge:
         if kind == SCORES and labels is not None and axis is None:
             axis = labelled.layout.settled(wanted[0].shape, labels.shape).axis
         axis = class_axis(wanted[0].shape, axis)
-        return cls(wanted, kind, axis, targets if change else (), labelled, change, constant, why)
+        others = [each.others for each in reference]
+        return cls(wanted, kind, axis, targets if change else (), labelled, change, constant, why, others)
 
     @property
     def chance(self) -> Chance | None:
@@ -170,20 +199,26 @@ class Judge:
         noise = relative_noise(seen)
         return seen.squared / max(seen.elements, 1) / noise if noise else 1.0
 
-    def judge(self, outputs: Iterable[Outputs]) -> OutputError:
+    def judge(self, outputs: Iterable[ModelOutputs]) -> OutputError:
         """Return how far outputs of the same batches are from the reference."""
         seen, nats, positions, judged = Difference(self.axis), 0.0, 0, []
-        for place, (got, want) in enumerate(zip(outputs, self.wanted, strict=True)):
+        beside = [Difference(class_axis(each.shape, None)) for each in (self.others[0] if self.others else ())]
+        for place, (made, want) in enumerate(zip(outputs, self.wanted, strict=True)):
+            got = made.main
             seen.add(got, want)
+            for difference, mine, other in zip(beside, made.others, self.others[place] if beside else (), strict=True):
+                difference.add(mine, other)
             if self.kind == SCORES and self.axis is not None:
                 each = divergence(got, want, self.axis, shares=self.shares)
                 nats, positions = nats + float(each.sum()), positions + each.size
             if self.targets:
                 judged.append((want, got, self.targets[place]))
         share = seen.equal_share(self.kind)
+        errors = [relative_noise(each) for each in (seen, *beside)]
+        error = sum(errors) / len(errors)
         return OutputError(
-            error=relative_noise(seen),
-            signal_to_noise_db=seen.signal_to_noise_db if seen.finite else None,
+            error=error,
+            signal_to_noise_db=-10 * math.log10(error) if 0 < error < math.inf else None,
             kl=nats / positions if positions else None,
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
@@ -249,10 +284,9 @@ class Judge:
             return None
 
 
-def output_array(outputs: Any) -> Outputs:
-    """Return the main output of a program as an array."""
-    array: Outputs = main_output(outputs).detach().numpy(force=True)
-    return array
+def model_outputs(outputs: Any) -> ModelOutputs:
+    """Return the outputs of a program as arrays."""
+    return ModelOutputs.of({name: each.detach().numpy(force=True) for name, each in flatten_outputs(outputs).items()})
 
 
 def relative_noise(seen: Difference) -> float:

@@ -28,7 +28,7 @@ from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
-from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, output_array
+from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, model_outputs
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.model.programs import copy_graph
@@ -190,7 +190,7 @@ class SensitivityMeter(ABC):
                 runs = self._runs(graph, place, change, kept)
                 for level in levels:
                     change.to(level)
-                    outputs[level].append(output_array(runs.outputs()))
+                    outputs[level].append(model_outputs(runs.outputs()))
                 raise_if_interrupted()
                 bar.step()
         return {level: self.judges[graph].judge(found) for level, found in outputs.items()}

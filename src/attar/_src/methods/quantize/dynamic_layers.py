@@ -28,7 +28,7 @@ _LEAST_HIDDEN = {"LSTM": 64, "GRU": 256}
 NOTHING_DYNAMIC = (
     "no layer can quantize what it reads at run time: activations='dynamic' is for linear layers, products with a "
     "weight, LSTM of 64 units or more and GRU of 256, with weights on a symmetric grid with one scale for each output "
-    "channel; use activations=8, or None"
+    "channel; use activations=8, or leave activations out"
 )
 
 

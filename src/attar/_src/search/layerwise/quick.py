@@ -10,7 +10,7 @@ import torch
 
 from attar._src.core.fields import main_output_name
 from attar._src.core.tensors import CompressedTensor
-from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, output_array
+from attar._src.methods.allocate.judge import Judge, Labelled, ModelOutputs, OutputError, model_outputs
 from attar._src.model.programs import copy_graph, set_tensor, state_of
 from attar._src.search.goal import Goal
 from attar._src.search.layerwise.levels import SolvedLevels
@@ -87,11 +87,11 @@ class QuickTrials:
     def figures(self, point: Point) -> QuickFigures:
         """Return what a point takes and loses."""
         changed = self._put(point)
-        outputs: list[np.ndarray] = []
+        outputs: list[ModelOutputs] = []
         try:
             for stop in self._stops:
                 with torch.no_grad():
-                    outputs += [output_array(self._program(*batch)) for batch in self._batches[len(outputs) : stop]]
+                    outputs += [model_outputs(self._program(*batch)) for batch in self._batches[len(outputs) : stop]]
                 judge = self._judges[stop]
                 seen = judge.judge(outputs)
                 drop, examples = judge.points(seen), self._examples[stop]

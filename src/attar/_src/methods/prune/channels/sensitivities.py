@@ -15,7 +15,7 @@ from attar._src.core.errors import SpecError
 from attar._src.core.fields import main_output_name
 from attar._src.core.tensors import Dense
 from attar._src.methods.allocate.candidates import Candidate
-from attar._src.methods.allocate.judge import UNLABELLED, Labelled, OutputError, output_array
+from attar._src.methods.allocate.judge import UNLABELLED, Labelled, OutputError, model_outputs
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.measure import AboutPart, SensitivityMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
@@ -100,7 +100,7 @@ class ChannelMeter(SensitivityMeter):
         program, state = self.programs[MAIN], masked_state(self.programs[MAIN], self.found, units)
         with torch.no_grad():
             made = [torch.func.functional_call(program, state, batch) for batch in self.inputs[MAIN].batches]
-        return self.judges[MAIN].judge(map(output_array, made))
+        return self.judges[MAIN].judge(map(model_outputs, made))
 
     def _group(self, name: str) -> ChannelGroup:
         return next(group for group in self.found.groups if group.name == name)

@@ -117,5 +117,5 @@ def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collectio
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return [
         f"{solver!r} rounded without seeing what they multiply: {', '.join(named[:3])}{more}; give them more bits "
-        "(overrides) if the file loses too much"
+        "(overrides=) if the file loses too much"
     ]
