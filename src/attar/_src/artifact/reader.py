@@ -176,6 +176,8 @@ class Artifact:
     def _describe_bindings(self, record: GraphRecord) -> dict[str, bindings.Bound]:
         section = f"graph {record.name}"
         found: dict[str, bindings.Bound] = {}
+        with naming_section(section):
+            _at_most(len(record.bindings), self.limits.nodes, "nodes, which read bindings")
         for binding in record.bindings:
             if binding.to in found:
                 raise ArtifactError(f"two bindings make {binding.to!r}", section=section)
