@@ -178,7 +178,7 @@ FILES = {
         "protobuf fields",
     ),
     "runs": (lambda: decoded([run_of(index, index, index + 1) for index in range(100)]), "elements"),
-    "bindings": (lambda: decoded([run_of(index, 0, 1) for index in range(60_000)], 1024), "nodes, which read bindings: 60000"),
+    "bindings": (lambda: decoded([run_of(index, 0, 1) for index in range(60_000)], 1024), "read bindings: 60000"),
     "tensor_of_one_symbol": (lambda: decoded([run_of(0, 0, 1)], 2**28), "elements_per_byte"),
     "bound_again": (lambda: decoded([run_of(index, 0, 2**25) for index in range(8)]), "elements_per_byte"),
     # Fields.
