@@ -26,7 +26,7 @@ from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
 from attar._src.methods.allocate.allocate import FEW_JUDGED
-from attar._src.methods.allocate.judge import Judge, Labelled, ModelOutputs, OutputError
+from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, session_outputs
 from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
@@ -241,12 +241,7 @@ def drop_noise(seen: OutputError, judge: Judge, examples: int) -> float | None:
 
 def judge_file(path: Path, judge: Judge, held: CalibrationInputs, limits: Limits | None) -> OutputError:
     """Return how far the outputs of a file on ``held`` are from the reference of ``judge``."""
-    session = Session(path, limits=limits)
-    names = [port.name for port in session.inputs]
-    return judge.judge(
-        ModelOutputs.of(session.run({name: each.numpy() for name, each in zip(names, batch, strict=True)}))
-        for batch in held.batches
-    )
+    return judge.judge(session_outputs(Session(path, limits=limits), held.batches))
 
 
 def _digest(inputs: CalibrationInputs) -> str:

@@ -17,7 +17,7 @@ from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
 from attar._src.methods.allocate.choose import by_name
 from attar._src.methods.allocate.held import HeldTarget
-from attar._src.methods.allocate.judge import Judge, Labelled, ModelOutputs, OutputError
+from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, session_outputs
 from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
@@ -289,11 +289,7 @@ class Allocator:
         found = {}
         for graph, judge in self.judges.items():
             session = Session(artifact, graph=graph)
-            names = [port.name for port in session.inputs]
-            found[graph] = judge.judge(
-                ModelOutputs.of(session.run({name: each.numpy() for name, each in zip(names, batch, strict=True)}))
-                for batch in self.judged[graph].batches
-            )
+            found[graph] = judge.judge(session_outputs(session, self.judged[graph].batches))
         return found
 
     @cached_property

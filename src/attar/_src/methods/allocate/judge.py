@@ -7,7 +7,7 @@ so that what only another one reads is not free to be ruined.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from attar._src.measure.metric_change import (
     metric_of_file,
 )
 from attar._src.model.interface import flatten_outputs
+from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
@@ -218,7 +219,7 @@ class Judge:
         error = sum(errors) / len(errors)
         return OutputError(
             error=error,
-            signal_to_noise_db=-10 * math.log10(error) if 0 < error < math.inf else None,
+            signal_to_noise_db=decibels(error),
             kl=nats / positions if positions else None,
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
@@ -287,6 +288,22 @@ class Judge:
 def model_outputs(outputs: Any) -> ModelOutputs:
     """Return the outputs of a program as arrays."""
     return ModelOutputs.of({name: each.detach().numpy(force=True) for name, each in flatten_outputs(outputs).items()})
+
+
+def session_outputs(session: Session, batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[ModelOutputs]:
+    """Yield the outputs of a decoded file for each batch of inputs, which are in the order of its own.
+
+    Raises:
+        DataError: inputs do not fit the file.
+    """
+    names = [port.name for port in session.inputs]
+    for batch in batches:
+        yield ModelOutputs.of(session.run({name: each.numpy() for name, each in zip(names, batch, strict=True)}))
+
+
+def decibels(error: float) -> float | None:
+    """Return the signal to noise, ``-10 log10(error)``: 20 for 0.01; None if that is not finite."""
+    return -10 * math.log10(error) if 0 < error < math.inf else None
 
 
 def relative_noise(seen: Difference) -> float:

@@ -23,12 +23,12 @@ from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
-from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, decibels, tells_apart
+from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, tells_apart
 from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
-from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, model_outputs
+from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, decibels, model_outputs
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.model.programs import copy_graph

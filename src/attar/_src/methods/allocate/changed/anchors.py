@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from attar._src.methods.allocate.judge import OutputError
+from attar._src.methods.allocate.judge import OutputError, decibels
 from attar._src.methods.allocate.level import Level
 
 #: So many levels of a part run through the whole network where the others may be estimated.
@@ -47,8 +47,3 @@ def between(seen: Mapping[Level, OutputError], own: Mapping[Level, float]) -> di
     logarithms = np.interp(np.log(np.maximum([own[level] for level in left], SMALLEST_ERROR)), places, values)
     errors = [float(np.exp(each)) if own[level] else 0.0 for level, each in zip(left, logarithms, strict=True)]
     return {level: OutputError(error, decibels(error)) for level, error in zip(left, errors, strict=True)}
-
-
-def decibels(error: float) -> float | None:
-    """Return the signal to noise, ``-10 log10(error)``: 20 for 0.01; None if that is not finite."""
-    return -10 * math.log10(error) if 0 < error < math.inf else None
