@@ -35,9 +35,9 @@ from attar._src.data.preprocessing import parse_preprocessing
 from attar._src.data.registry import load_dataset
 from attar._src.deploy.build_module import build_module
 from attar._src.measure.accuracy import evaluate_accuracy
-from attar._src.methods.allocate.allocate import Allocator, allocate
+from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.judge import Labelled
-from attar._src.methods.allocate.own_bits import tried_levels
+from attar._src.methods.allocate.own_bits import allocate, tried_levels
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
 from attar._src.methods.quantize.ptq.registry import SOLVERS

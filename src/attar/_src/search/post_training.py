@@ -19,10 +19,10 @@ from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.quantize import QuantizationResult
 from attar._src.measure.latency import time_in_turns
-from attar._src.methods.allocate.allocate import AtLevels, allocate
+from attar._src.methods.allocate.allocate import AtLevels
 from attar._src.methods.allocate.judge import Judge
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.own_bits import allocator_of
+from attar._src.methods.allocate.own_bits import allocate, allocator_of
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.reconstruct.stage import Log, Reconstruct

@@ -25,9 +25,9 @@ from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
-from attar._src.methods.allocate.allocate import FEW_JUDGED
+from attar._src.methods.allocate.file_judge import FEW_JUDGED
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, session_outputs
-from attar._src.methods.allocate.measure import tensors_digest
+from attar._src.methods.allocate.tensor_meter import tensors_digest
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.record import recorded_removals
 from attar._src.model.trace import deploy_graph

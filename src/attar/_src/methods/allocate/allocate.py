@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
+from math import isfinite
 from typing import Any, Literal
 
 from attar._src.artifact.reader import Artifact, open_artifact
 from attar._src.artifact.writer import pack
 from attar._src.core.errors import SpecError
-from attar._src.methods.allocate.choose import by_name
-from attar._src.methods.allocate.held import HeldTarget
-from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, session_outputs
+from attar._src.methods.allocate.choose import by_name, nearby_levels
+from attar._src.methods.allocate.file_judge import FileJudge
+from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import FLOAT, Level
-from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
-from attar._src.methods.allocate.target import NO_FILE, BitTarget
+from attar._src.methods.allocate.target import NO_FILE
+from attar._src.methods.allocate.tensor_meter import TensorMeter
 from attar._src.methods.quantize.short_numbers import shorten_numbers
-from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo
 
@@ -37,12 +37,19 @@ NEAR = 0.003
 SPARE = 8
 #: Halvings of the range of sizes in which a drop is sought.
 HALVINGS = 7
-
-#: Examples under which a drop is a rough measure: one of them is half a point.
-FEW_JUDGED = 200
+#: The error of an output that is not finite: that of a thousand signals.
+NOT_FINITE = 1e3
+#: Allocations around which sensitivities are measured again for one size.
+AGAIN = 3
+#: Errors add up where that of all tensors together is their sum within this share.
+APART = 0.05
+#: Allocations near another whose files have at least this share of its bytes are tried for a drop.
+SMALLER = 0.9
+#: An allocation is better than another if its file has at most this share of the error.
+BETTER = 0.99
 
 #: Said where no file is small enough and no rate was tried.
-SMALLER = "; or take scales='gptq', whose codes take fewer bits"
+LESS_BITS = "; or take scales='gptq', whose codes take fewer bits"
 
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
@@ -148,10 +155,10 @@ class Allocator:
 
     @cached_property
     def errors(self) -> dict[str, dict[Level, float]]:
-        """Tensor -> level -> its error alone; an output that was not finite counts as a thousand signals."""
+        """Tensor -> level -> its error alone."""
         layers = {layer.name: layer for layer in self.measured.layers}
         return {
-            name: {each.key: 1e3 if each.error is None else each.error for each in layers[name].levels}
+            name: {each.key: NOT_FINITE if each.error is None else each.error for each in layers[name].levels}
             | {FLOATING: 0.0}
             for name in self.names
         }
@@ -169,42 +176,29 @@ class Allocator:
         """Make the model with these levels, and pack it."""
         model = shorten_numbers(self.at(levels))
         data = pack(model.contents(self.use), coder=self.coder)
-        sizes = sum(self.sizes[name][level] for name, level in levels.items())
         if self._fixed is None:
-            self._fixed = len(data) - sizes
+            self._fixed = len(data) - sum(self.sizes[name][level] for name, level in levels.items())
         error = sum(self.errors[name][level] for name, level in levels.items())
-        return Attempt(dict(levels), model, self._fixed + sizes, data, error)
+        return Attempt(dict(levels), model, self._expected(levels), data, error)
 
     def smallest(self) -> Attempt:
         """Return the attempt with the fewest bytes for each tensor."""
         return self.attempt({name: min(own, key=own.__getitem__) for name, own in self.sizes.items()})
 
-    def within(self, most: float, least: Attempt) -> Attempt:
+    def within(self, most: float, least: Attempt, again: bool = True) -> Attempt:
         """Return the attempt with the least error that was found whose file has at most ``most`` bytes.
 
         Args:
             most: bytes.
             least: the smallest attempt.
+            again: whether sensitivities are measured again around an allocation where they do not add up.
 
         Raises:
             SpecError: no file is so small; the message has the nearest that is.
         """
+        tried = [least.levels]
         fitting = [least] if len(least.data) <= most else []
-        # What the file took beside what was predicted, of the last attempt.
-        correction, tried = 0.0, [least.levels]
-        for _ in range(ROUNDS):
-            assert self._fixed is not None
-            room = most - self._fixed - correction
-            levels = by_name(self.errors, self.sizes, room)
-            if levels is None or levels in tried:
-                break
-            tried.append(levels)
-            found = self.attempt(levels)
-            if len(found.data) <= most:
-                fitting.append(replace(found, predicted=found.predicted + correction))
-                if len(found.data) >= (1 - NEAR) * most:
-                    break
-            correction = len(found.data) - found.predicted
+        fitting += self._fitting(self.errors, most, tried)
         fitting += self._uniform(most, tried)
         if not fitting:
             extreme = "fewest bits" if self.what == "bits" else "highest sparsity"
@@ -213,15 +207,88 @@ class Allocator:
                 f"{NO_FILE} {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
                 f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or "
                 + ("prune before" if self.what == "bits" else "quantize afterwards, without a target here")
-                + ("" if self.what != "bits" or any(each.rate for each in self.levels) else SMALLER)
+                + ("" if self.what != "bits" or any(each.rate for each in self.levels) else LESS_BITS)
             )
         # Errors of tensors do not add up where they are large, so the last word is that of the whole file.
-        return min(fitting, key=lambda each: sum(seen.error for seen in self.compared(each.artifact).values()))
+        best, error = self._best(fitting)
+        for _ in range(AGAIN if again and not self._adds_up(best) else 0):
+            found = self._fitting(self._around(best.levels), most, tried, self._excess(best))
+            better, least_error = self._best(found) if found else (best, error)
+            if least_error > BETTER * error:
+                break
+            best, error = better, least_error
+        return best
+
+    def _best(self, found: Sequence[Attempt]) -> tuple[Attempt, float]:
+        """Return the attempt whose file has the least error, and this error."""
+        errors = [self.files.error(each.artifact) for each in found]
+        place = min(range(len(found)), key=errors.__getitem__)
+        return found[place], errors[place]
+
+    def _adds_up(self, attempt: Attempt) -> bool:
+        """Return whether the errors of its tensors add up to that of all together."""
+        return abs(self.meter.together(attempt.levels) - attempt.error) <= APART * attempt.error
+
+    def _expected(self, levels: Mapping[str, Level]) -> float:
+        """Return the bytes of the file with these levels as they are predicted before any correction."""
+        assert self._fixed is not None
+        return self._fixed + sum(self.sizes[name][level] for name, level in levels.items())
+
+    def _excess(self, attempt: Attempt) -> float:
+        """Return the bytes of the file beyond those."""
+        return len(attempt.data) - self._expected(attempt.levels)
+
+    def _fitting(
+        self,
+        errors: Mapping[str, Mapping[Level, float]],
+        most: float,
+        tried: list[Mapping[str, Level]],
+        correction: float = 0.0,
+    ) -> list[Attempt]:
+        """Return the attempts with the least sum of errors whose files have at most ``most`` bytes.
+
+        Args:
+            errors: tensor -> the levels to choose from, with their errors.
+            most: bytes.
+            tried: levels that are known; those of attempts are added.
+            correction: what a file takes beside what is predicted, as the last attempt had it.
+        """
+        fitting = []
+        for _ in range(ROUNDS):
+            assert self._fixed is not None
+            levels = by_name(errors, self.sizes, most - self._fixed - correction)
+            if levels is None or levels in tried:
+                break
+            tried.append(levels)
+            found = self.attempt(levels)
+            if len(found.data) <= most:
+                fitting.append(replace(found, predicted=found.predicted + correction))
+                if len(found.data) >= (1 - NEAR) * most:
+                    break
+            correction = self._excess(found)
+        return fitting
+
+    def _around(self, chosen: Mapping[str, Level]) -> dict[str, dict[Level, float]]:
+        """Return tensor -> level near its chosen one -> the error with all other tensors at their chosen levels.
+
+        Errors are above the least of each tensor, so that none is negative.
+        """
+        near = {name: nearby_levels(self.errors[name], self.sizes[name], level) for name, level in chosen.items()}
+        found = {}
+        for name, own in self.meter.around(chosen, near).items():
+            errors = {level: error if isfinite(error) else NOT_FINITE for level, error in own.items()}
+            found[name] = {level: error - min(errors.values()) for level, error in errors.items()}
+        return found
+
+    @cached_property
+    def files(self) -> FileJudge:
+        """Compares files with the model on the examples to compare."""
+        judges = replace(self.meter, inputs=self.judged).judges
+        return FileJudge(judges, self.judged, {graph: bool(each.targets) for graph, each in self.inputs.items()})
 
     def _uniform(self, most: float, tried: Sequence[Mapping[str, Level]]) -> list[Attempt]:
         """Return the attempt with most bits, one level for all tensors, that fits, unless it was tried."""
-        assert self._fixed is not None
-        sizes = {level: self._fixed + sum(own[level] for own in self.sizes.values()) for level in self.levels}
+        sizes = {level: self._expected(dict.fromkeys(self.names, level)) for level in self.levels}
         fitting = [level for level in self.levels if sizes[level] <= (1 + 3 * NEAR) * most]
         levels = dict.fromkeys(self.names, max(fitting, key=sizes.__getitem__, default=FLOATING))
         found = [self.attempt(levels)] if fitting and levels not in tried else []
@@ -238,11 +305,11 @@ class Allocator:
         Raises:
             SpecError: the file drops by more even with every weight in floating point.
         """
-        if self.drop(least.artifact)[0] <= most:
+        if self.files.drop(least.artifact)[0] <= most:
             return least
         low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
         best = self.attempt(dict.fromkeys(self.names, FLOATING))
-        loss, unit = self.drop(best.artifact)
+        loss, unit = self.files.drop(best.artifact)
         if loss > most:
             raise SpecError(
                 f"no file drops by {most:g} {unit} at most: with every weight in floating point it drops by "
@@ -251,86 +318,24 @@ class Allocator:
         for _ in range(HALVINGS):
             # Sizes differ by factors.
             middle = (low * high) ** 0.5
-            found = self.within(middle, least)
-            if self.drop(found.artifact)[0] <= most:
+            found = self.within(middle, least, again=False)
+            if self.files.drop(found.artifact)[0] <= most:
                 high = min(len(found.data), middle)
                 if len(found.data) < len(best.data):
                     best = found
             else:
                 low = middle
+        return best if self._adds_up(best) else self._smaller(best, most)
+
+    def _smaller(self, best: Attempt, most: float) -> Attempt:
+        """Return a smaller attempt near this one that drops by ``most`` points at most, as far as one is found."""
+        errors, excess = self._around(best.levels), self._excess(best)
+        low, high = SMALLER * len(best.data), float(len(best.data))
+        for _ in range(HALVINGS // 2):
+            middle = (low * high) ** 0.5
+            found = self._fitting(errors, middle, [], excess)
+            if found and self.files.drop((smaller := self._best(found)[0]).artifact)[0] <= most:
+                best, high = smaller, middle
+            else:
+                low = middle
         return best
-
-    def drop(self, artifact: Artifact) -> tuple[float, str]:
-        """Return what the decoded file loses, in the points of ``max_drop`` and their unit, the most of all graphs."""
-        lost = {graph: self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items()}
-        graph = max(lost, key=lost.__getitem__)
-        return lost[graph], self.judges[graph].unit
-
-    def dropped_by(self, packed: bytes, most: float) -> str:
-        """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
-        drop, unit = self.drop(open_artifact(packed))
-        return f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
-
-    def doubts(self) -> list[str]:
-        """Return warnings of a drop that is measured on few examples, or without the labels that there are."""
-        found = []
-        for graph, judge in self.judges.items():
-            examples, counts = self.judged[graph].examples, f"a drop counts {judge.unit}"
-            if judge.unjudged:
-                found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
-            elif self.inputs[graph].targets and not self.judged[graph].targets:
-                found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
-            if examples < FEW_JUDGED:
-                found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
-        return found
-
-    def compared(self, artifact: Artifact) -> dict[str, OutputError]:
-        """Run the decoded file, and compare the outputs of each graph with the reference."""
-        found = {}
-        for graph, judge in self.judges.items():
-            session = Session(artifact, graph=graph)
-            found[graph] = judge.judge(session_outputs(session, self.judged[graph].batches))
-        return found
-
-    @cached_property
-    def judges(self) -> dict[str, Judge]:
-        """Graph -> the judge of its main output on the examples to compare."""
-        return replace(self.meter, inputs=self.judged).judges
-
-
-def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
-    """Return the model with bits that meet the target in its packed file, and a note on them.
-
-    Raises:
-        SpecError: no bits meet the target; the message has the nearest that do.
-    """
-    if not allocator.names:
-        raise SpecError("there is no weight to choose bits for: all are kept, or in overrides")
-    least = allocator.smallest()
-    said, loss, most, doubts = "", _no_loss, target.max_bytes, list[str]()
-    if target.max_drop is not None:
-        found = allocator.dropped(target.max_drop, least)
-        most = len(found.data)
-        examples = sum(each.examples for each in allocator.judged.values())
-        loss = partial(allocator.dropped_by, most=target.max_drop)
-        other = "other " if any(each is not allocator.inputs[name] for name, each in allocator.judged.items()) else ""
-        drop, unit = allocator.drop(found.artifact)
-        doubts = allocator.doubts()
-        said = f", a drop of {drop:.3g} {unit} on {examples} {other}examples"
-    else:
-        if most is None:
-            assert target.size is not None
-            most = int(target.size * (least.artifact.manifest.parameters or 0) / 8) + least.graph_bytes
-        found = allocator.within(most, least)
-    words = ", ".join(f"{name} {level}" for name, level in found.levels.items())
-    note = (
-        f"{words}; {found.predicted:,.0f} bytes were predicted, {len(found.data):,} came: "
-        f"{allocator.bits_per_weight(found):.4g} bits per weight{said}"
-    )
-    held = HeldTarget(most, allocator.use, allocator.coder, loss)
-    warnings = tuple(dict.fromkeys((*found.model.warnings, *doubts)))
-    return replace(found.model, notes={**found.model.notes, "bits": note}, target=held, warnings=warnings)
-
-
-def _no_loss(_: bytes) -> str:
-    return ""

@@ -13,6 +13,9 @@ import numpy as np
 
 from attar._src.core.errors import AttarError
 
+#: Levels on either side of a chosen one that are tried instead of it.
+NEIGHBOURS = 2
+
 _Level = TypeVar("_Level", bound=Hashable)
 
 
@@ -84,6 +87,25 @@ def by_name(
         if places is None
         else {name: own[place] for (name, own), place in zip(levels.items(), places, strict=True)}
     )
+
+
+def nearby_levels(
+    errors: Mapping[_Level, float], sizes: Mapping[_Level, float], chosen: _Level, steps: int = NEIGHBOURS
+) -> list[_Level]:
+    """Return a tensor's chosen level with the next smaller and larger ones on its front, in the order of sizes.
+
+    On the front is a level that errs less than all smaller ones.
+
+    Example:
+        >>> nearby_levels({2: 0.9, 3: 0.5, 4: 0.6, 8: 0.1}, {2: 20, 3: 30, 4: 40, 8: 80}, chosen=3, steps=1)
+        [2, 3, 8]
+    """
+    front: list[_Level] = []
+    for level in sorted(errors, key=sizes.__getitem__):
+        if level == chosen or not front or errors[level] < min(errors[each] for each in front):
+            front.append(level)
+    place = front.index(chosen)
+    return front[max(0, place - steps) : place + steps + 1]
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
+from attar._src.methods.allocate.tensor_meter import tensors_digest
 from attar._src.work.compressed_model import CompressedModel
 
 #: What must be alike in the record of the stage that a table was measured with.

@@ -18,22 +18,18 @@ from typing import Any
 from torch import fx
 
 from attar._src.core.digest import digest
-from attar._src.core.fields import main_output_name
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
-from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
+from attar._src.methods.allocate.candidates import Candidate
 from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, tells_apart
 from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
-from attar._src.methods.allocate.coded_bytes import coded_bytes
-from attar._src.methods.allocate.curvature import Estimates, curvature
+from attar._src.methods.allocate.curvature import Estimates
 from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, decibels, model_outputs
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
-from attar._src.model.programs import copy_graph
 from attar._src.work.calibration_inputs import CalibrationInputs
-from attar._src.work.compressed_model import CompressedModel
 
 
 @dataclass(frozen=True)
@@ -165,15 +161,15 @@ class SensitivityMeter(ABC):
                 if not self.every and len(levels) > ANCHORS:
                     own = self._own_errors(readers[name], levels, kept)
                 run = {level: levels[level] for level in anchors(own)} if tells_apart(own) else levels
-                seen = self._seen(readers[name], run, kept, bar)
+                seen = self.seen(readers[name], run, kept, bar)
                 if len(run) < len(levels) and not all(math.isfinite(each.error) for each in seen.values()):
-                    seen = self._seen(readers[name], levels, kept, bar)  # nothing lies between what is not finite
+                    seen = self.seen(readers[name], levels, kept, bar)  # nothing lies between what is not finite
                 seen |= between(seen, own)
                 estimated = estimates.get(name, {})
                 figures = [_figures(level, levels[level], seen[level], estimated.get(level)) for level in levels]
                 yield LayerSensitivity(name=name, levels=tuple(figures), **vars(self.about(name)))
 
-    def _seen(
+    def seen(
         self, graphs: Sequence[str], levels: Mapping[Level, Candidate], kept: KeptValues, bar: Bar
     ) -> dict[Level, OutputError]:
         """Run all graphs that have a part with it at every level."""
@@ -222,73 +218,6 @@ class SensitivityMeter(ABC):
         runs = ChangedRuns(change.program, self.inputs[graph].batches[place], change.before, kept.pop(graph, place))
         kept.keep(graph, place, runs)
         return runs
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorMeter(SensitivityMeter):
-    """Measures the tensors of a model; candidates are held, and their rounding errors while gradients are taken: four
-    bytes an element and level.
-
-    Attributes:
-        model: as it is.
-        at: level -> the model with all these tensors at it.
-        gradients: whether there are estimates.
-    """
-
-    model: CompressedModel
-    at: AtLevel
-    gradients: bool = True
-
-    @cached_property
-    def programs(self) -> dict[str, fx.GraphModule]:
-        return {name: copy_graph(self.model.unrounded(name)) for name in self.model.graphs}
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        return {
-            name: main_output_name({port.name: port.dtype.startswith("f") for port in graph.traced.outputs})
-            for name, graph in self.model.graphs.items()
-        }
-
-    def digest(self) -> str:
-        return tensors_digest(self.model)
-
-    @cached_property
-    def candidates(self) -> dict[str, dict[Level, Candidate]]:
-        """Tensor -> level -> the tensor at it."""
-        return candidates(self.model, self.names, self.levels, self.at)
-
-    def at_levels(self, name: str) -> Mapping[Level, Candidate]:
-        return self.candidates[name]
-
-    def about(self, name: str) -> AboutPart:
-        weights, stored, own = self.model.weights(), self.model.stored(), self.candidates[name]
-        together = {key for each in own.values() for key in each.tensors}
-        return AboutPart(
-            role=weights[name].role if name in weights else "tensor",
-            shape=tuple(own[self.levels[0]].tensors[name].shape),
-            before=sum(coded_bytes({key: stored[key] for key in together}).values()),
-        )
-
-    def readers(self, name: str) -> Sequence[str]:
-        return [graph for graph, own in self.model.graphs.items() if name in own.traced.names]
-
-    def estimates(self, names: Sequence[str]) -> Estimates:
-        found: Estimates = {name: {} for name in names}
-        for graph, program in self.programs.items() if self.gradients else ():
-            own = {name: self.candidates[name] for name in names}
-            batches, one = self.inputs[graph], self.model.graphs[graph].traced.any_batch
-            seen = curvature(program, batches, self.judges[graph], own, one_by_one=one, seed=self.seed)
-            for name, levels in seen.items():
-                for level, value in levels.items():
-                    found[name][level] = found[name].get(level, 0.0) + value
-        return found
-
-
-def tensors_digest(model: CompressedModel) -> str:
-    """Return the SHA-256 of the names and values of a model's tensors."""
-    values = {name: tensor.dense() for name, tensor in model.tensors.items()}
-    return digest(part for name, value in model.state().items() for part in (name, values.get(name, value)))
 
 
 def _together(errors: Sequence[OutputError]) -> OutputError:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from attar._src.methods.allocate.allocate import Allocator, allocate
+from attar._src.artifact.packing import AUTO
+from attar._src.artifact.writer import pack
+from attar._src.core.errors import SpecError
+from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.given_table import given_table
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel, FileInfo, inputs_by_graph
 from attar._src.work.context import Context
@@ -20,6 +25,49 @@ from attar._src.work.context import Context
 WIDTHS = (2, 3, 4, 5, 6, 8)
 #: Bits with which rates are tried: with a rate, what counts is the step, and codes that are not used cost nothing.
 RATED = (2, 4)
+
+
+@dataclass(frozen=True)
+class HeldTarget:
+    """Bytes and loss of a file that must hold, kept with the model whose bits were chosen for it.
+
+    Attributes:
+        most: bytes of the file.
+        use: what the file tells its user.
+        coder: that the bytes were counted with.
+        loss: packed file -> how it misses a target of another kind, in words; empty if it holds.
+    """
+
+    most: int
+    use: FileInfo
+    coder: str = AUTO
+    loss: Callable[[bytes], str] = lambda _: ""
+
+    def excess(self, model: CompressedModel) -> int:
+        """Return the bytes of the model's file above the target; 0 or less if it holds."""
+        return len(self._packed(model)) - self.most
+
+    def missed(self, packed: bytes, coder: str) -> str:
+        """Return what a file, packed with ``coder``, misses, with a fix; empty if it holds."""
+        if len(packed) <= self.most:
+            return ""
+        said = f"the file has {len(packed):,} bytes, and {self.most:,} were asked for"
+        if coder != self.coder:
+            return (
+                f"{said}, which hold with the coder {self.coder!r}: save with it, or choose the bits for another "
+                "coder (coder=)"
+            )
+        return (
+            f"{said}, which held until a later stage changed the model: put that stage before the one with the target"
+        )
+
+    def holds(self, model: CompressedModel) -> bool:
+        """Return whether the model's file holds the target in bytes and loss."""
+        packed = self._packed(model)
+        return len(packed) <= self.most and not self.loss(packed)
+
+    def _packed(self, model: CompressedModel) -> bytes:
+        return pack(shorten_numbers(model).contents(self.use), coder=self.coder)
 
 
 def own_bits(
@@ -108,3 +156,41 @@ def _halves(
 ) -> tuple[CalibrationInputs, CalibrationInputs]:
     """Return the inputs that calibrate and those that judge; the same of a single batch whose size is fixed."""
     return inputs.halves(whole=not model.graphs[graph].traced.any_batch)
+
+
+def allocate(allocator: Allocator, target: BitTarget) -> CompressedModel:
+    """Return the model with bits that meet the target in its packed file, and a note on them.
+
+    Raises:
+        SpecError: no bits meet the target; the message has the nearest that do.
+    """
+    if not allocator.names:
+        raise SpecError("there is no weight to choose bits for: all are kept, or in overrides")
+    least = allocator.smallest()
+    said, loss, most, doubts = "", _no_loss, target.max_bytes, list[str]()
+    if target.max_drop is not None:
+        found = allocator.dropped(target.max_drop, least)
+        most = len(found.data)
+        examples = sum(each.examples for each in allocator.judged.values())
+        loss = partial(allocator.files.dropped_by, most=target.max_drop)
+        other = "other " if any(each is not allocator.inputs[name] for name, each in allocator.judged.items()) else ""
+        drop, unit = allocator.files.drop(found.artifact)
+        doubts = allocator.files.doubts()
+        said = f", a drop of {drop:.3g} {unit} on {examples} {other}examples"
+    else:
+        if most is None:
+            assert target.size is not None
+            most = int(target.size * (least.artifact.manifest.parameters or 0) / 8) + least.graph_bytes
+        found = allocator.within(most, least)
+    words = ", ".join(f"{name} {level}" for name, level in found.levels.items())
+    note = (
+        f"{words}; {found.predicted:,.0f} bytes were predicted, {len(found.data):,} came: "
+        f"{allocator.bits_per_weight(found):.4g} bits per weight{said}"
+    )
+    held = HeldTarget(most, allocator.use, allocator.coder, loss)
+    warnings = tuple(dict.fromkeys((*found.model.warnings, *doubts)))
+    return replace(found.model, notes={**found.model.notes, "bits": note}, target=held, warnings=warnings)
+
+
+def _no_loss(_: bytes) -> str:
+    return ""

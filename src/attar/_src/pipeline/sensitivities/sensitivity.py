@@ -20,8 +20,9 @@ from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.methods.allocate.candidates import AtLevel, pruned
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.measure import SensitivityMeter, TensorMeter
+from attar._src.methods.allocate.measure import SensitivityMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS, LayerSensitivity, SensitivityTable
+from attar._src.methods.allocate.tensor_meter import TensorMeter
 from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels

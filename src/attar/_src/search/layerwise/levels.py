@@ -13,8 +13,8 @@ from attar._src.methods.allocate.allocate import AtLevels
 from attar._src.methods.allocate.candidates import Candidate
 from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.measure import TensorMeter
 from attar._src.methods.allocate.sensitivity_table import ROUNDED_BITS
+from attar._src.methods.allocate.tensor_meter import TensorMeter
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.search.layerwise.facts import layer_facts
 from attar._src.search.layerwise.problem import LayerChoice, LayerwiseProblem

@@ -12,9 +12,9 @@ from attar._src.core.progress import track
 from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.judge import UNLABELLED, Labelled
 from attar._src.methods.allocate.level import FLOAT, Level
-from attar._src.methods.allocate.measure import tensors_digest
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.allocate.tensor_meter import tensors_digest
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.weights.pruning import PrunedWeights
 from attar._src.model.traced import TracedModel

@@ -1,0 +1,65 @@
+"""Compare decoded files with the network as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.methods.allocate.judge import Judge, OutputError, session_outputs
+from attar._src.runtime.session import Session
+from attar._src.work.calibration_inputs import CalibrationInputs
+
+#: Examples under which a drop is a rough measure: one of them is half a point.
+FEW_JUDGED = 200
+
+
+@dataclass(frozen=True)
+class FileJudge:
+    """Runs decoded files on the examples to compare.
+
+    Attributes:
+        judges: of each graph; their reference is the network as it was.
+        inputs: of each graph.
+        labelled: whether the examples that sensitivities are measured on have labels.
+    """
+
+    judges: Mapping[str, Judge]
+    inputs: Mapping[str, CalibrationInputs]
+    labelled: Mapping[str, bool]
+
+    def compared(self, artifact: Artifact) -> dict[str, OutputError]:
+        """Run the decoded file, and compare the outputs of each graph with the reference."""
+        found = {}
+        for graph, judge in self.judges.items():
+            session = Session(artifact, graph=graph)
+            found[graph] = judge.judge(session_outputs(session, self.inputs[graph].batches))
+        return found
+
+    def error(self, artifact: Artifact) -> float:
+        """Return the error of the decoded file, the sum over graphs."""
+        return sum(seen.error for seen in self.compared(artifact).values())
+
+    def drop(self, artifact: Artifact) -> tuple[float, str]:
+        """Return what the decoded file loses, in the points of ``max_drop`` and their unit, the most of all graphs."""
+        lost = {graph: self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items()}
+        graph = max(lost, key=lost.__getitem__)
+        return lost[graph], self.judges[graph].unit
+
+    def dropped_by(self, packed: bytes, most: float) -> str:
+        """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
+        drop, unit = self.drop(open_artifact(packed))
+        return f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
+
+    def doubts(self) -> list[str]:
+        """Return warnings of a drop that is measured on few examples, or without the labels that there are."""
+        found = []
+        for graph, judge in self.judges.items():
+            examples, counts = self.inputs[graph].examples, f"a drop counts {judge.unit}"
+            if judge.unjudged:
+                found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
+            elif self.labelled[graph] and not self.inputs[graph].targets:
+                found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
+            if examples < FEW_JUDGED:
+                found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
+        return found

@@ -1,0 +1,120 @@
+"""Sensitivities around an allocation: with all other tensors at their levels, not as they were."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attar._src.methods.allocate.allocate import Allocator
+from attar._src.methods.allocate.choose import nearby_levels
+from attar._src.methods.allocate.level import FLOAT, Level
+from attar._src.methods.allocate.own_bits import allocator_of
+from attar._src.methods.allocate.target import BitTarget
+from attar._src.methods.quantize.ptq.registry import SOLVERS
+from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
+from attar._src.model.trace import trace
+from attar._src.work.calibration_inputs import CalibrationInputs
+from attar._src.work.compressed_model import CompressedModel, FileInfo
+from attar._src.work.context import Context
+
+
+class Product(nn.Module):
+    """Six layers whose outputs are multiplied: what one errs by depends on what all others do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(24, 24) for _ in range(6))
+
+    def forward(self, x):
+        product = self.layers[0](x)
+        for layer in self.layers[1:]:
+            product = product * layer(x)
+        return product
+
+
+@pytest.fixture(scope="module")
+def allocator():
+    torch.manual_seed(0)
+    x = torch.randn(256, 24)
+    model = CompressedModel.of(trace(Product().eval(), (x[:2],)))
+    inputs = {"main": CalibrationInputs(tuple((part,) for part in x.split(64)))}
+    target = BitTarget(max_bytes=10_000)
+    stage = PostTrainingQuantize(bits=target, scales="gptq")
+    names = stage.chosen(model)
+    record = {**stage.describe(), "calibration_examples": 256}
+
+    def make(given, levels):
+        solved = stage.choice(model, FileInfo(), names, given, levels)
+        return lambda chosen: replace(solved(chosen), record=(record,))
+
+    rates, about = SOLVERS["gptq"].rates, stage.describe()
+    made = allocator_of(target, model, inputs, Context(inputs), names, rates, about, make)
+    made.smallest()  # its file tells what all files take beside the tensors
+    return made
+
+
+def at(allocator, **value):
+    return dict.fromkeys(allocator.names, Level(**value))
+
+
+def test_each_error_is_that_of_the_file_with_one_tensor_at_another_level(allocator):
+    chosen = at(allocator, value=2) | {"layers.3.weight": Level(FLOAT)}
+    near = {name: [Level(2), Level(4), Level(FLOAT)] for name in allocator.names}
+    seen = allocator.meter.around(chosen, near)
+    for name in allocator.names:
+        for level in near[name]:
+            expected = allocator.files.error(allocator.attempt({**chosen, name: level}).artifact)
+            assert seen[name][level] == pytest.approx(expected, rel=1e-3)
+    assert allocator.meter.together(chosen) == pytest.approx(seen["layers.0.weight"][Level(2)], rel=1e-5)
+
+
+def test_afterwards_the_network_is_as_it_was(allocator):
+    before = list(allocator.meter.measure())
+    allocator.meter.around(at(allocator, value=2), {name: [Level(3)] for name in allocator.names})
+    assert list(allocator.meter.measure()) == before
+
+
+@pytest.mark.parametrize("most", [1800, 1900, 2200])
+def test_where_errors_do_not_add_up_files_err_less(allocator, most):
+    """Guards against allocations that believe in sums where all tensors together err more or less than that."""
+    least = allocator.smallest()
+    alone, again = (allocator.within(most, least, again=each) for each in (False, True))
+    assert not allocator._adds_up(alone)
+    errors = [allocator.files.error(each.artifact) for each in (alone, again)]
+    assert len(again.data) <= most
+    assert again.predicted == pytest.approx(len(again.data), rel=0.01)
+    assert errors[1] < 0.9 * errors[0]
+    second = allocator.within(most, least)
+    assert second.data == again.data
+
+
+def test_where_errors_add_up_nothing_is_measured_again(allocator, monkeypatch):
+    monkeypatch.setattr(Allocator, "_around", lambda *_: pytest.fail("measured again"))
+    found = allocator.within(2600, allocator.smallest())
+    assert len(found.data) <= 2600
+
+
+@pytest.mark.parametrize("most", [55.0, 40.0, 24.0])
+def test_a_drop_is_held_by_a_smaller_file(allocator, monkeypatch, most):
+    least = allocator.smallest()
+    found = allocator.dropped(most, least)
+    monkeypatch.setattr(Allocator, "_adds_up", lambda *_: True)
+    alone = allocator.dropped(most, least)
+    assert allocator.files.drop(found.artifact)[0] <= most
+    assert len(found.data) < 0.98 * len(alone.data)
+
+
+def test_an_error_that_is_no_number_is_that_of_a_thousand_signals(allocator, monkeypatch):
+    chosen = at(allocator, value=2)
+    seen = {name: {Level(2): 0.5, Level(3): float("nan")} for name in allocator.names}
+    monkeypatch.setattr(type(allocator.meter), "around", lambda *_: seen)
+    assert allocator._around(chosen)["layers.0.weight"] == {Level(2): 0.0, Level(3): 999.5}
+
+
+def test_neighbours_are_those_of_the_front():
+    errors, sizes = {2: 0.9, 3: 0.5, 4: 0.6, 6: 0.2, 8: 0.1}, {2: 20, 3: 30, 4: 40, 6: 60, 8: 80}
+    assert nearby_levels(errors, sizes, 3, steps=1) == [2, 3, 6]
+    assert nearby_levels(errors, sizes, 2, steps=2) == [2, 3, 6]
+    assert nearby_levels(errors, sizes, 8, steps=2) == [3, 6, 8]
+    assert nearby_levels(errors, sizes, 4, steps=1) == [3, 4, 6]  # chosen, though not on the front
