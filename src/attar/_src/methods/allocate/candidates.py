@@ -46,18 +46,25 @@ def candidates(
     have as few digits as in a file.
     """
     found: dict[str, dict[Level, Candidate]] = {name: {} for name in names}
-    before = model.stored()
     for level in levels:
-        made = shorten_numbers(at(level))
-        after = made.stored()
-        others = {key: each for key, each in after.items() if key not in found and each is not before.get(key)}
-        moved = {key: each for key, each in others.items() if not _equal(each, before.get(key))}
-        sizes = coded_bytes({**{name: after[name] for name in names}, **moved})
-        for name in names:
-            owner = name.rpartition(".")[0]
-            own = {key: each for key, each in moved.items() if key.rpartition(".")[0] == owner}
-            beside = sum(sizes[key] for key in own)
-            found[name][level] = Candidate({name: after[name], **own}, sizes[name], beside)
+        changed = changed_tensors(model, names, at(level))
+        sizes = coded_bytes({key: each for own in changed.values() for key, each in own.items()})
+        for name, own in changed.items():
+            found[name][level] = Candidate(own, sizes[name], sum(sizes[key] for key in own if key != name))
+    return found
+
+
+def changed_tensors(
+    model: CompressedModel, names: Sequence[str], made: CompressedModel
+) -> dict[str, dict[str, CompressedTensor]]:
+    """Return tensor -> it, and what else of its layer is not as in ``model``, with as few digits as in a file."""
+    before, after = model.stored(), shorten_numbers(made).stored()
+    others = {key: each for key, each in after.items() if key not in names and each is not before.get(key)}
+    moved = {key: each for key, each in others.items() if not _equal(each, before.get(key))}
+    found = {}
+    for name in names:
+        owner = name.rpartition(".")[0]
+        found[name] = {name: after[name]} | {key: e for key, e in moved.items() if key.rpartition(".")[0] == owner}
     return found
 
 

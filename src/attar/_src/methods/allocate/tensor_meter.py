@@ -13,12 +13,13 @@ from torch import fx
 from attar._src.core.digest import digest
 from attar._src.core.fields import main_output_name
 from attar._src.core.progress import Bar
-from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates
+from attar._src.core.tensors import CompressedTensor
+from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates, changed_tensors
 from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.curvature import Estimates, curvature
 from attar._src.methods.allocate.judge import model_outputs
-from attar._src.methods.allocate.level import Level
+from attar._src.methods.allocate.level import FLOAT, Level
 from attar._src.methods.allocate.measure import AboutPart, SensitivityMeter
 from attar._src.model.programs import copy_graph
 from attar._src.work.compressed_model import CompressedModel
@@ -101,12 +102,19 @@ class TensorMeter(SensitivityMeter):
                 found[name] = {level: each.error for level, each in seen.items()}
         return found
 
+    @cached_property
+    def _changed(self) -> dict[Level, dict[str, dict[str, CompressedTensor]]]:
+        """Level -> tensor -> it and what changes with it at this level, as far as they were needed."""
+        return {}
+
     def _made(self, name: str, level: Level) -> Candidate:
         """Return a tensor at a level, also in floating point, where it is as the model has it."""
-        if level in self.candidates[name]:
-            return self.candidates[name][level]
-        before = self.model.stored()
-        return Candidate({key: before[key] for each in self.candidates[name].values() for key in each.tensors}, 0.0)
+        if level.value == FLOAT:
+            owner, before = name.rpartition(".")[0], self.model.stored()
+            return Candidate({key: each for key, each in before.items() if key.rpartition(".")[0] == owner}, 0.0)
+        if level not in self._changed:
+            self._changed[level] = changed_tensors(self.model, self.names, self.at(level))
+        return Candidate(self._changed[level][name], 0.0)
 
     @contextmanager
     def _at(self, chosen: Mapping[str, Level]) -> Iterator[None]:

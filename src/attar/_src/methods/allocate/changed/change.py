@@ -34,7 +34,7 @@ class PartChange:
         changed = {key for each in levels.values() for key in each.tensors}
         before = {key: value for key, value in _tensors(program).items() if key in changed}
         rounded = {
-            level: {key: torch.from_numpy(np.array(tensor.dense())) for key, tensor in each.tensors.items()}
+            level: {key: torch.from_numpy(np.array(each.tensors[key].dense())) for key in each.tensors if key in before}
             for level, each in levels.items()
         }
         change = cls(program, before, rounded)
