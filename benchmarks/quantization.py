@@ -45,13 +45,13 @@ from attar._src.measure.runner import open_runner
 from attar._src.runtime.lower import lower
 from row import Asked, Batches, Unable
 from runtime import machine
-from trained import TASKS, Task, characters, resnet
+from trained import TASKS, Task, characters, resnet, stories
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "quantization.json"
 BATCH = 64
 IMAGES = 1024
-#: Pieces of 200 characters that calibrate.
+#: Pieces of 200 characters, or stories of 64 tokens, that calibrate.
 PIECES = 640
 NNC = "NNC"
 STEPS = (-32, -28, -24, -22, -20, -18, -16)
@@ -106,6 +106,8 @@ def task_of(network: str, seed: int) -> Task:
         return resnet(network.replace("-", "").lower(), IMAGES, seed)
     if network == "character GRU":
         return characters(PIECES)
+    if network == "stories Llama":
+        return stories(calibrated=PIECES)
     return TASKS[network]()
 
 

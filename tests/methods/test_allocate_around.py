@@ -95,7 +95,7 @@ def test_where_errors_add_up_nothing_is_measured_again(allocator, monkeypatch):
     assert len(found.data) <= 2600
 
 
-@pytest.mark.parametrize("most", [55.0, 40.0, 24.0])
+@pytest.mark.parametrize("most", [60.0, 40.0, 26.0])
 def test_a_drop_is_held_by_a_smaller_file(allocator, monkeypatch, most):
     least = allocator.smallest()
     found = allocator.dropped(most, least)

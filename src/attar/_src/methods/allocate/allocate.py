@@ -42,11 +42,11 @@ NOT_FINITE = 1e3
 #: Allocations around which sensitivities are measured again for one size.
 AGAIN = 3
 #: Errors add up where that of all tensors together is their sum within this share.
-APART = 0.05
+APART = 0.1
 #: Allocations near another whose files have at least this share of its bytes are tried for a drop.
 SMALLER = 0.9
-#: An allocation is better than another if its file has at most this share of the error.
-BETTER = 0.99
+#: While a choice has at most this share of the error of the one before, another is worth its time.
+WORTH_MORE = 0.95
 
 #: Said where no file is small enough and no rate was tried.
 LESS_BITS = "; or take scales='gptq', whose codes take fewer bits"
@@ -213,10 +213,12 @@ class Allocator:
         best, error = self._best(fitting)
         for _ in range(AGAIN if again and not self._adds_up(best) else 0):
             found = self._fitting(self._around(best.levels), most, tried, self._excess(best))
-            better, least_error = self._best(found) if found else (best, error)
-            if least_error > BETTER * error:
+            better, less = self._best(found) if found else (best, error)
+            if less < error:
+                best = better
+            if less > WORTH_MORE * error:
                 break
-            best, error = better, least_error
+            error = less
         return best
 
     def _best(self, found: Sequence[Attempt]) -> tuple[Attempt, float]:
