@@ -171,3 +171,23 @@ def test_pytorch_is_not_needed():
         "               for name, module in sys.modules.items())"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_nan_is_refused_where_rounding_to_integers_would_hide_it(isolated):
+    """Guards against outputs that look right for an input that is none."""
+    x = np.zeros((2, 3, 8, 8), np.float32)
+    x[1, 2, 0, 3] = np.nan
+    with (
+        Session(pack(samples.conv_net()), isolated=isolated) as session,
+        pytest.raises(DataError, match=r"input 'x' has NaN at \[1, 2, 0, 3\], 1 in all; .* Replace NaN"),
+    ):
+        session.run(x)
+    x[1, 2, 0, 3] = np.inf  # ends at the edge of the grid, as any large number does
+    assert np.isfinite(Session(pack(samples.conv_net())).run(x)).all()
+
+
+def test_nan_shows_where_nothing_is_rounded():
+    x = np.array([[1, np.nan, 2]], np.float32)
+    file = file_of([node("Relu", "x", "y")], {}, x=("batch", 3), y=("batch", 3))
+    np.testing.assert_array_equal(Session(file).run(x), x)

@@ -30,6 +30,8 @@ from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
 _INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
+#: Operators that round real numbers to integers, in which there is no NaN.
+_ROUND = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _REMEMBERED = 1024
 
 WeightForm = Literal["auto", "float32", "packed"]
@@ -122,6 +124,7 @@ class Session:
         self._returned = tuple(port.name for port in record.outputs)
         self._accepted: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
         self._dynamic = frozenset(record.dynamic)
+        self._rounded: tuple[str, ...] = ()
         self._isolated: IsolatedGraph | None = None
         self.dequantized: Mapping[str, str]
         if isolated:
@@ -139,6 +142,8 @@ class Session:
             lowered = self._lower(shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
+        if any(node.op_type in _ROUND for node in lowered.bare.graph.node):
+            self._rounded = tuple(port.name for port in self.inputs if port.dtype.startswith("f"))
         bare = lowered.bare.SerializeToString()
         self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=bool(lowered.saturating)).run
 
@@ -162,12 +167,16 @@ class Session:
             The outputs by name; a single array if ``inputs`` was one and the graph has one output.
 
         Raises:
-            DataError: a name, type or shape does not match the graph's inputs, or an operator that needs elements,
-                such as an LSTM or a convolution, would have none: (0, 5, 3) into an LSTM.
+            DataError: a name, type or shape does not match the graph's inputs; or an operator that needs elements,
+                such as an LSTM or a convolution, would have none: (0, 5, 3) into an LSTM; or an input has a NaN, which
+                a graph that rounds activations to integers would make a number of.
         """
         if isinstance(inputs, Mapping):
+            feed = self._checked(inputs)
+            for name in self._rounded:
+                _demand_numbers(name, feed[name])
             try:
-                found = self._run(self._checked(inputs))
+                found = self._run(feed)
             except ArtifactError:
                 with naming_file(self.artifact.path):
                     raise
@@ -291,6 +300,17 @@ def _array(name: str, value: Any) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError as error:
         raise DataError(f"input {name!r} is no array: its rows differ in length ({error})") from error
+
+
+def _demand_numbers(name: str, array: NDArray[Any]) -> None:
+    """Raise unless no element is NaN; the sum of squares tells sooner than the elements, which are several arrays."""
+    flat = array.reshape(-1)
+    if np.isnan(np.dot(flat, flat)) and (missing := np.isnan(array)).any():
+        place = ", ".join(map(str, np.argwhere(missing)[0]))
+        raise DataError(
+            f"input {name!r} has NaN at [{place}], {missing.sum():,} in all; this graph rounds activations to integers, "
+            "where NaN becomes a number and the outputs would not show it. Replace NaN, or leave out these examples"
+        )
 
 
 def _check(array: NDArray[Any], port: Port, symbols: dict[str, tuple[int, str]]) -> None:
