@@ -308,7 +308,7 @@ def _demand_numbers(name: str, array: NDArray[Any]) -> None:
     if np.isnan(np.dot(flat, flat)) and (missing := np.isnan(array)).any():
         place = ", ".join(map(str, np.argwhere(missing)[0]))
         raise DataError(
-            f"input {name!r} has NaN at [{place}], {missing.sum():,} in all; this graph rounds activations to integers, "
+            f"input {name!r} has NaN at [{place}], {missing.sum():,} in all; the graph rounds activations to integers, "
             "where NaN becomes a number and the outputs would not show it. Replace NaN, or leave out these examples"
         )
 
