@@ -67,3 +67,34 @@ def test_sizes_that_do_not_follow_from_the_others_are_put_together(reshape, tmp_
     x = torch.randn(2, 5, 12)
     found = session.run(x.numpy())
     np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """Two convolutions that share a weight, and a mean over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.second(torch.relu(self.first(x)))[:, :, ::2, ::2]
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def test_the_order_in_memory_makes_no_operators(tmp_path):
+    """Guards against graphs with an operator for each layout: eleven nodes and an index of the channels for a pool."""
+    torch.manual_seed(0)
+    net, x, files = Pooled().eval(), torch.randn(8, 3, 8, 8), {}
+    expected = net(x).detach().numpy()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for given in (torch.contiguous_format, torch.channels_last):
+            net.to(memory_format=layout)
+            quantize(net, x.to(memory_format=given), keep=("*",)).save(tmp_path / "m.attar")
+            assert net.first.weight.is_contiguous(memory_format=layout)
+            session = Session(tmp_path / "m.attar")
+            files[layout, given] = operators(session), session.artifact.manifest.parameters
+            np.testing.assert_allclose(session.run(x.numpy()), expected, atol=1e-5)
+    assert len({str(each) for each in files.values()}) == 1
+    assert not {"Gather", "Range"} & set(operators(session))

@@ -38,6 +38,20 @@ def set_tensor(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
         module._buffers[leaf] = value
 
 
+def make_contiguous(graph: fx.GraphModule) -> None:
+    """Let a graph read its tensors in the order of their axes, so that no operator is for the order in memory.
+
+    The export of a module with channels-last weights has them else: pooling to one position becomes a mean and an
+    ``as_strided``, which is eleven nodes and an index of every channel in ONNX.
+    """
+    made: dict[int, torch.Tensor] = {}
+    for name, value in state_of(graph).items():
+        if not value.is_contiguous():
+            own = value.detach().contiguous()
+            own = nn.Parameter(own, value.requires_grad) if isinstance(value, nn.Parameter) else own
+            set_tensor(graph, name, made.setdefault(id(value), own))  # a tied tensor stays one
+
+
 def put_parameter(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:
     """Give a graph a float32 parameter of its own; the module that it was captured from keeps its."""
     owner, _, leaf = name.rpartition(".")

@@ -34,7 +34,7 @@ from attar._src.model.export.translations import translations_kept
 from attar._src.model.fold import Folding, Refusal, clean, fold_batch_norms, merge_batch_norms, separate_biases
 from attar._src.model.forms.as_module import as_module
 from attar._src.model.ports import describe_ports, name_inputs, name_outputs, name_values
-from attar._src.model.programs import state_of
+from attar._src.model.programs import make_contiguous, state_of
 from attar._src.model.recurrent.onnx_layers import TRANSLATIONS
 from attar._src.model.traced import TracedModel
 
@@ -89,6 +89,7 @@ def deploy_graph(
         ModelError: an operator cannot be exported to ONNX; the message names it.
     """
     graph = captured.copy(train=False)
+    make_contiguous(graph)
     added: dict[str, str] = {}
     with torch.no_grad():
         for node in list(graph.graph.nodes):
@@ -102,7 +103,7 @@ def deploy_graph(
             merge_batch_norms(graph)
         folding.copies.update(separate_biases(graph))
     state = state_of(graph)
-    variant = "\n".join([str(graph.graph), *(f"{name} {_form(value)}" for name, value in state.items())])
+    variant = "\n".join([str(graph.graph), *(f"{name} {each.dtype} {[*each.shape]}" for name, each in state.items())])
     known = captured.exports.get(variant)
     if known is not None and known.fits(state):
         return known.with_state(state, folding)
@@ -133,12 +134,6 @@ def _exported(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         warnings=captured.warnings,
     )
-
-
-def _form(tensor: torch.Tensor) -> str:
-    """Return what the exporter sees of a tensor; it copies views of channels-last weights, which changes the graph."""
-    layout = "" if tensor.is_contiguous() else f" {tensor.stride()}"
-    return f"{tensor.dtype} {tuple(tensor.shape)}{layout}"
 
 
 def _export(
