@@ -109,8 +109,11 @@ class StageJob:
         for module in (self.extra, *self.learner.constraints):
             module.eval()
         try:
-            if self.plan.norm_batches and self.epoch == self.plan.epochs:
-                self._reestimate()
+            if self.epoch == self.plan.epochs:
+                for objective in self.objectives:
+                    objective.finish(self.learner.weight_view())
+                if self.plan.norm_batches:
+                    self._reestimate()
             return report if self.context.validation is None else report | self._validate()
         finally:
             for constraint in self.learner.constraints:

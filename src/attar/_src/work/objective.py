@@ -54,6 +54,9 @@ class Objective(nn.Module):
         Called once before training if a term asks for features, under the stage's seed.
         """
 
+    def finish(self, weights: WeightView) -> None:
+        """Change weights once, behind the last step and before batch-norms are re-estimated."""
+
     def forward(self, sources: LossInputs) -> torch.Tensor:
         """Return the loss, a scalar: the mean over the examples of the batch."""
         raise NotImplementedError

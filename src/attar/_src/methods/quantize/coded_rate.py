@@ -10,6 +10,9 @@ p is counted from the rounded codes, without gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 
 _SEEN = 1.0  # added to the count of every code, so that absent codes have a finite price
@@ -44,3 +47,67 @@ def code_prices(codes: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor,
     """
     counts = torch.bincount((codes.reshape(-1) - low).long(), minlength=high - low + 1).to(codes.dtype)
     return counts, torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
+
+
+class CheaperCodes(NamedTuple):
+    """The better move of each element to a neighbouring code, ``(n,)`` each.
+
+    Attributes:
+        worth: relative error that a saved bit adds, ``S^2 ((p - q')^2 - (p - q)^2) / signal``; infinite without a move.
+        bits: that are saved.
+        codes: after the move.
+    """
+
+    worth: torch.Tensor
+    bits: torch.Tensor
+    codes: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        codes: torch.Tensor,
+        at: torch.Tensor,
+        scale: torch.Tensor,
+        ends: tuple[int, int],
+        signal: float,
+        fixed: torch.Tensor | None = None,
+    ) -> CheaperCodes:
+        """Return the moves of codes q at positions p with scales S.
+
+        Args:
+            codes: q, whole numbers in floating point.
+            at, scale: p and S of the same shape.
+            ends: smallest and largest code.
+            signal: that errors are relative to, the sum of the weights' squares.
+            fixed: elements that may not move.
+        """
+        low, high = ends
+        _, prices = code_prices(codes, low, high)
+        best = torch.full_like(codes, torch.inf)
+        bits, moved = torch.zeros_like(codes), codes.clone()
+        for other in ((codes - 1).clamp(min=low), (codes + 1).clamp(max=high)):
+            gain = prices[(codes - low).long()] - prices[(other - low).long()]
+            error = scale.square() * ((at - other).square() - (at - codes).square()) / signal
+            worth = torch.where(gain > 0, error / gain.clamp(min=1e-9), torch.inf)
+            better = worth < best
+            best, bits, moved = (torch.where(better, *pair) for pair in ((worth, best), (gain, bits), (other, moved)))
+        if fixed is not None:
+            best = torch.where(fixed, torch.inf, best)
+        return cls(best.reshape(-1), bits.reshape(-1), moved.reshape(-1))
+
+
+def take_cheapest(found: Sequence[CheaperCodes], over: float) -> list[torch.Tensor]:
+    """Return for each tensor which elements move, ``(n,)``: those worth most, until they save ``over`` bits.
+
+    Example:
+        >>> moves = CheaperCodes(torch.tensor([0.2, 0.1, torch.inf]), torch.tensor([1.0, 2.0, 0.0]), torch.zeros(3))
+        >>> take_cheapest([moves], over=1.5)
+        [tensor([False,  True, False])]
+    """
+    worth, gains = (torch.cat([each[place] for each in found]) for place in (0, 1))
+    order = worth.argsort(stable=True)
+    order = order[torch.isfinite(worth[order])]
+    count = int(torch.searchsorted(gains[order].cumsum(0), over)) + 1
+    taken = torch.zeros_like(worth, dtype=torch.bool)
+    taken[order[:count]] = True
+    return [*taken.split([each.worth.numel() for each in found])]

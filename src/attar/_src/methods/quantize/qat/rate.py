@@ -18,7 +18,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray
 from attar._src.artifact.writer import pack
 from attar._src.core.tensors import Quantized
-from attar._src.methods.quantize.coded_rate import interpolated_bits
+from attar._src.methods.quantize.coded_rate import CheaperCodes, interpolated_bits, take_cheapest
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.train.schedule import Schedule, Scheduled
@@ -27,6 +27,7 @@ from attar._src.work.objective import LossInputs, Objective
 from attar._src.work.parametrization import GridPositions
 from attar._src.work.size_budget import BudgetError, SizeBudget
 from attar._src.work.term import Term
+from attar._src.work.weight_view import WeightView
 
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
 _NEAR = 0.02  # width of the range about the budget, relative, in which the push grows to all of mu
@@ -34,6 +35,8 @@ _LEAST = 1e-6  # smallest mu; the largest is its inverse
 _EARLY = 0.1  # of the stage before the budget is reached, from which on what the coder takes is measured
 _MOVED = 0.03  # relative change of the rate after which it is measured again
 _SHARES = (0.5, 1.1)  # taken of what the coder takes beside the rate: huffman and raw do not follow a low one
+_FITS = 8  # times that codes are moved at the end: prices are those of the codes before
+_NEARLY = 1.15  # the most that a rate may be above its budget for codes to be moved
 _SPARE = 32  # bytes kept back for tables and padding, which vary a little
 
 
@@ -52,7 +55,7 @@ class Rate(Term):
     With a budget and the excess ``e = rate / budget - 1``, the gradient is that of ``mu m R``: ``m`` grows from 0 at
     e = -1 % to 1 at e = 1 %. ``mu`` starts at 1 and follows ``log mu += 0.02 e`` in every step. The value of the loss
     is then the rate of the rounded codes. Weights must be on an evenly spaced grid, such as that of ``lsq`` or
-    ``quantize``.
+    ``quantize``. After the last step, codes that cost least move to cheaper neighbours if the budget is nearly met.
 
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
@@ -131,6 +134,25 @@ class _Rate(Objective):
         penalty = self.mu.exp() * near.detach() * interpolated
         return rounded + penalty - penalty.detach()
 
+    def finish(self, weights: WeightView) -> None:
+        """Move codes to cheaper neighbours until they are within a budget that training has nearly reached.
+
+        Training ends where the push and the loss are in balance, a per cent or two above the budget.
+        """
+        for _ in range(_FITS):
+            positions = weights.grid_positions()
+            rounded = float(_rates(positions)[1])
+            if self.room is not None:
+                self._measure(positions, rounded, 10)
+            budget = self._budget(1.0)
+            if budget is None or not budget < rounded <= _NEARLY * budget:
+                return
+            moves = [_moves(each) for each in positions.values()]
+            over = (rounded - budget) * sum(each.at.numel() for each in positions.values())
+            for (name, each), own, taken in zip(positions.items(), moves, take_cheapest(moves, over), strict=True):
+                change = torch.where(taken, own.codes - each.at.detach().reshape(-1), 0.0).reshape(each.at.shape)
+                weights.value(name).add_(change * each.scale)
+
     def _budget(self, progress: float) -> float | None:
         """Return the budget of R at ``progress`` (0 to 1) of the stage, None without one."""
         if self.term.bits is not None and isinstance(self.term.bits, Schedule):
@@ -140,6 +162,14 @@ class _Rate(Objective):
         if math.isnan(stop):
             return None
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
+
+
+def _moves(each: GridPositions) -> CheaperCodes:
+    at, scale, codes = each.at.detach(), each.scale.expand(each.at.shape), each.codes()
+    centred = scale * (codes - codes.mean())  # a constant weight has no signal, and no cheaper code
+    # Grids that span their weights would change with those at their ends.
+    ends = (codes == each.low) | (codes == each.high)
+    return CheaperCodes.of(codes, at, scale, (each.low, each.high), float(centred.square().sum()) or 1.0, ends)
 
 
 def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:

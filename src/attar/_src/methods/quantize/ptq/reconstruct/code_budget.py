@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attar._src.methods.quantize.coded_rate import code_prices, interpolated_bits
+from attar._src.methods.quantize.coded_rate import CheaperCodes, interpolated_bits, take_cheapest
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedWeight
 
 #: Change of the logarithm of the price in a step, per relative excess.
@@ -44,28 +44,17 @@ class CodeBudget:
     def fit(self) -> None:
         """Move stored codes to cheaper neighbours until the bits are within the budget.
 
-        Those come first whose move adds least relative error ``S^2 ((p - q')^2 - (p - q)^2) / sum of S^2 q^2`` for a
-        bit, with p the position of the floating weight.
+        Those come first whose move adds least relative error for a bit, by the positions of the floating weights.
         """
         for _ in range(_FITS):
             over = self._bits()[1] - self.bits
             if over <= 0:
                 break
             found = [_moves(weight) for weight in self.weights]
-            worth, gains = (torch.cat([each[place] for each in found]) for place in (0, 1))
-            order = worth.argsort(stable=True)
-            order = order[torch.isfinite(worth[order])]
-            count = int(torch.searchsorted(gains[order].cumsum(0), over)) + 1
-            taken = torch.zeros_like(worth, dtype=torch.bool)
-            taken[order[:count]] = True
-            if not len(order):
-                break
-            start = 0
             with torch.no_grad():
-                for weight, (each, _, codes) in zip(self.weights, found, strict=True):
-                    mask = taken[start : start + each.numel()].reshape(weight.codes.shape)
-                    weight.codes.copy_(torch.where(mask, codes, weight.codes))
-                    start += each.numel()
+                for weight, moves, taken in zip(self.weights, found, take_cheapest(found, over), strict=True):
+                    codes = torch.where(taken, moves.codes, weight.codes.reshape(-1))
+                    weight.codes.copy_(codes.reshape(weight.codes.shape))
 
     def start(self, loss: float) -> None:
         """Set the price for a loss at the start."""
@@ -96,19 +85,9 @@ class CodeBudget:
         return sum(interpolated, torch.zeros(())), sum(rounded, torch.zeros(()))
 
 
-def _moves(weight: LearnedWeight) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each element the error a bit that its better move costs, infinite without one; bits; and new codes."""
-    codes, low, high = weight.codes, weight.low, weight.high
-    scale, zero = weight.scale[weight.index], weight.zero[weight.index]
+def _moves(weight: LearnedWeight) -> CheaperCodes:
+    codes, scale, zero = weight.codes, weight.scale[weight.index], weight.zero[weight.index]
     signal = float((scale * (codes - zero)).square().sum()) or 1.0
-    at = weight.floating / scale + zero
-    _, prices = code_prices(codes, low, high)
-    best = torch.full_like(codes, math.inf)
-    bits, moved = torch.zeros_like(codes), codes.clone()
-    for other in ((codes - 1).clamp(min=low), (codes + 1).clamp(max=high)):
-        gain = prices[(codes - low).long()] - prices[(other - low).long()]
-        error = scale.square() * ((at - other).square() - (at - codes).square()) / signal
-        worth = torch.where((gain > 0) & ~weight.fixed, error / gain.clamp(min=1e-9), math.inf)
-        better = worth < best
-        best, bits, moved = (torch.where(better, *pair) for pair in ((worth, best), (gain, bits), (other, moved)))
-    return best.reshape(-1), bits.reshape(-1), moved
+    return CheaperCodes.of(
+        codes, weight.floating / scale + zero, scale, (weight.low, weight.high), signal, weight.fixed
+    )

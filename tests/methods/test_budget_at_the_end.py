@@ -1,0 +1,97 @@
+"""What the term ``rate`` does behind the last step: codes move until a budget holds that training nearly reached."""
+
+import pytest
+import torch
+from tests.methods.test_compress import begun, compressed, trained  # noqa: F401 -- a fixture
+
+from attar._src.artifact.writer import pack
+from attar._src.methods.prune.masks import Mask, MaskConstraint
+from attar._src.methods.quantize.lsq.rule import Lsq
+from attar._src.methods.quantize.qat import rate as module
+from attar._src.methods.quantize.qat.rate import Rate, _CodeRoom, _rates
+from attar._src.methods.quantize.qat.straight_through import StraightThrough
+from attar._src.methods.quantize.short_numbers import shorten_numbers
+from attar._src.work.compressed_model import FileInfo
+from attar._src.work.size_budget import SizeBudget
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAMES = ("first.weight", "second.weight")
+
+
+def codes(learner):
+    with torch.no_grad():
+        return {name: each.codes() for name, each in learner.weight_view().grid_positions().items()}
+
+
+def rate_of(learner):
+    with torch.no_grad():
+        return float(_rates(learner.weight_view().grid_positions())[1])
+
+
+def finished(learner, rate):
+    with torch.no_grad():
+        rate.build(learner).finish(learner.weight_view())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Lsq(bits=4), Lsq(bits=4, granularity="tensor"), Lsq(bits=4, offset=True), StraightThrough(bits=4)],
+    ids=["rows", "tensor", "offset", "spanning"],
+)
+def test_codes_move_to_their_neighbours_until_the_rate_is_in_the_budget(trained, rule):  # noqa: F811
+    learner = begun(trained)
+    learner.attach(rule.attach(learner))
+    before, budget = codes(learner), rate_of(learner) / 1.03
+    finished(learner, Rate(bits=budget))
+    assert 0.98 * budget < rate_of(learner) <= budget
+    after = codes(learner)
+    steps = torch.cat([(after[name] - before[name]).abs().reshape(-1) for name in before])
+    assert 0 < float((steps > 0).float().mean()) < 0.2, "few are enough"
+
+
+@pytest.mark.parametrize("excess", [0.9, 1.0, 1.2])
+def test_weights_within_their_budget_or_far_from_it_stay(trained, excess):  # noqa: F811
+    """Far above it so many codes would have to move that a file above its budget is the lesser evil."""
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4).attach(learner))
+    before = {name: learner.tensor(name).clone() for name in NAMES}
+    finished(learner, Rate(bits=rate_of(learner) / excess))
+    for name, value in before.items():
+        torch.testing.assert_close(learner.tensor(name), value, rtol=0, atol=0)
+
+
+def test_pruned_weights_stay_zero(trained):  # noqa: F811
+    learner = begun(trained)
+    mask = Mask(
+        (torch.arange(learner.tensor("second.weight").numel()) % 2 == 0).reshape(learner.tensor(NAMES[1]).shape)
+    )
+    learner.attach(MaskConstraint({"second.weight": mask}))
+    learner.attach(Lsq(bits=4).attach(learner))
+    budget = rate_of(learner) / 1.03
+    finished(learner, Rate(bits=budget))
+    assert rate_of(learner) <= budget
+    assert not codes(learner)["second.weight"][~mask.mask.bool()].any()
+
+
+def test_a_file_holds_by_what_the_coder_takes(trained):  # noqa: F811
+    learner = begun(trained)
+    learner.attach(Lsq(bits=4, granularity="tensor").attach(learner))
+    positions = learner.weight_view().grid_positions()
+    size = len(pack(shorten_numbers(learner.deployed(emit=False)).contents(learner.use), coder=learner.coder))
+    room = _CodeRoom.of(SizeBudget(max_bytes=size), positions, learner)
+    parameters = sum(each.at.numel() for each in positions.values())
+    most = size - round(0.02 * room.coded_bits(positions) * parameters / 8)
+    finished(learner, Rate(max_bytes=most))
+    held = len(pack(shorten_numbers(learner.deployed(emit=False)).contents(learner.use), coder=learner.coder))
+    assert 0.97 * most < held <= most
+
+
+def test_a_training_that_ends_above_its_budget_is_corrected(trained, tmp_path, monkeypatch):  # noqa: F811
+    """Guards against files a per cent above ``max_bytes``, at which push and loss are in balance."""
+    lengths = []
+    for nearly in (0.0, module._NEARLY):
+        monkeypatch.setattr(module, "_NEARLY", nearly)
+        learner = compressed(trained, tmp_path / str(nearly), max_bytes=1300, bits=4)
+        lengths.append(len(pack(shorten_numbers(learner.deployed()).contents(FileInfo()))) + 128)
+    assert lengths[0] > 1300, "nothing to correct"
+    assert lengths[1] <= 1300
