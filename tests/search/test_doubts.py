@@ -94,6 +94,27 @@ def test_labels_that_are_not_counted_are_told_of(data):
     assert said.endswith("What a file loses is told in % relative error")
 
 
+class TwoHeads(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.classes, self.place = net(trained=True), torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {"logits": self.classes(x), "place": self.place(x)}
+
+
+def test_outputs_that_no_drop_counts_are_told_of(data):
+    """Guards against a bound that is held while another output is lost."""
+    given, validation = data
+    labelled = SearchedModule.of(TwoHeads(), given[0], "test", labels=given[1], validation=validation)
+    assert [*labelled.doubts(5, "max_drop")] == [
+        "what a file loses is of the main output alone; the other output bears on which bits are chosen, by the error, "
+        "and on no drop"
+    ]
+    made = attar.quantize(TwoHeads(), given[0], labels=given[1], max_drop=5, tolerance=None).compressed
+    assert any("a drop counts points of accuracy of the main output alone; the" in each for each in made.warnings)
+
+
 @pytest.mark.parametrize("make", [attar.compress, attar.compare])
 def test_doubts_are_warnings_before_anything_is_made(make, data, tmp_path, monkeypatch):
     def stop(*_):

@@ -25,7 +25,7 @@ from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
 from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
-from attar._src.methods.allocate.file_judge import FEW_JUDGED
+from attar._src.methods.allocate.file_judge import FEW_JUDGED, told_of_others
 from attar._src.methods.allocate.judge import Judge, Labelled, OutputError, session_outputs
 from attar._src.methods.allocate.tensor_meter import tensors_digest
 from attar._src.model.capture import CapturedModel, capture
@@ -184,6 +184,8 @@ class SearchedModule:
             )
         if judge.unjudged:
             yield f"labels do not count here: {judge.unjudged}. What a file loses is told in {judge.unit}"
+        if judge.uncounted:
+            yield f"what a file loses is of the main output alone; {told_of_others(judge.uncounted)}"
         known = None if judge.floating is None or judge.unit not in _COUNTED else judge.floating.floating
         if most and known is not None and known >= _KNOWN and count >= FEW_JUDGED:
             yield (

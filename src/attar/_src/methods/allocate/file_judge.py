@@ -14,6 +14,12 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 FEW_JUDGED = 200
 
 
+def told_of_others(count: int) -> str:
+    """Return what becomes of outputs that a drop does not count, in words."""
+    others = "the other output bears" if count == 1 else f"the {count} other outputs bear"
+    return f"{others} on which bits are chosen, by the error, and on no drop"
+
+
 @dataclass(frozen=True)
 class FileJudge:
     """Runs decoded files on the examples to compare.
@@ -60,6 +66,8 @@ class FileJudge:
                 found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
             elif self.labelled[graph] and not self.inputs[graph].targets:
                 found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
+            if judge.uncounted:
+                found.append(f"{counts} of the main output alone; {told_of_others(judge.uncounted)}")
             if examples < FEW_JUDGED:
                 found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
         return found

@@ -36,6 +36,7 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import FileInfo
 
 Outputs = NDArray[Any]
+_RELATIVE = "% relative error"
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,12 @@ class Judge:
         """What :meth:`points` counts, in words that follow a number."""
         if self.floating is not None and self.floating.better:
             return f"points of {self.floating.name}" if self.floating.better > 0 else f"% of {self.floating.name}"
-        return "% relative error" if self.kind == VALUES else "% of predictions"
+        return _RELATIVE if self.kind == VALUES else "% of predictions"
+
+    @property
+    def uncounted(self) -> int:
+        """How many outputs :meth:`points` does not count: all but the main one, but for a relative error."""
+        return len(self.others[0]) if self.others and self.unit != _RELATIVE else 0
 
     def demand_direction(self) -> None:
         """Refuse a metric that was asked for, of which it is not known whether more is better.
