@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import helper
 from tests import samples
 from tests.runtime.reference import act, file_of, node
 
@@ -15,6 +16,7 @@ from attar._src.artifact.writer import pack, write_atomically
 from attar._src.core.errors import ArtifactError, DataError, UnknownName
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.tensors import Dense
+from attar._src.runtime.engine import rounded_values
 from attar._src.runtime.session import Layer, Session
 
 
@@ -183,6 +185,9 @@ def test_nan_is_refused_where_rounding_to_integers_would_hide_it(isolated):
         pytest.raises(DataError, match=r"input 'x' has NaN at \[1, 2, 0, 3\], 1 in all; .* Replace NaN"),
     ):
         session.run(x)
+    x[1, 2, 0, 3] = np.finfo(np.float32).min  # whose square is no number of float32
+    with np.errstate(all="raise"):
+        Session(pack(samples.conv_net())).run(x)
     x[1, 2, 0, 3] = np.inf  # ends at the edge of the grid, as any large number does
     assert np.isfinite(Session(pack(samples.conv_net())).run(x)).all()
 
@@ -191,3 +196,21 @@ def test_nan_shows_where_nothing_is_rounded():
     x = np.array([[1, np.nan, 2]], np.float32)
     file = file_of([node("Relu", "x", "y")], {}, x=("batch", 3), y=("batch", 3))
     np.testing.assert_array_equal(Session(file).run(x), x)
+
+
+def test_nan_is_no_fault_where_the_graph_asks_for_it():
+    """Guards against a refusal of inputs that the module itself fills in, or that nothing rounds."""
+    nodes = [
+        node("IsNaN", "x", "missing"),
+        node("Where", "missing zero x", "filled"),
+        node("QuantizeLinear", "filled scale zero_point", "codes"),
+        node("DequantizeLinear", "codes scale zero_point", "real"),
+        node("Add", "real bias", "y"),
+    ]
+    graph = helper.make_graph(nodes, "filled", [], [])
+    assert rounded_values(graph) == {"missing", "zero", "filled", "scale", "zero_point"}
+    graph = helper.make_graph(nodes[2:], "rounded", [], [])
+    assert rounded_values(graph) == {"filled", "scale", "zero_point"}
+    body = helper.make_graph([node("DynamicQuantizeMatMul", "step weight", "out")], "body", [], [])
+    loop = helper.make_graph([node("Scan", "state x", "y", body=body, num_scan_inputs=1)], "scan", [], [])
+    assert {"state", "x"} <= rounded_values(loop)

@@ -97,6 +97,8 @@ class StageJob:
 
     def _evaluate(self) -> dict[str, float]:
         """Return loss and metric on the validation examples, and the figures of the constraints."""
+        if self.epoch + 1 == self.plan.epochs:
+            self._finish()
         figures = [
             (name, float(value))
             for constraint in self.learner.constraints
@@ -109,15 +111,20 @@ class StageJob:
         for module in (self.extra, *self.learner.constraints):
             module.eval()
         try:
-            if self.epoch == self.plan.epochs:
-                for objective in self.objectives:
-                    objective.finish(self.learner.weight_view())
-                if self.plan.norm_batches:
-                    self._reestimate()
+            if self.plan.norm_batches and self.epoch == self.plan.epochs:
+                self._reestimate()
             return report if self.context.validation is None else report | self._validate()
         finally:
             for constraint in self.learner.constraints:
                 constraint.train()
+
+    def _finish(self) -> None:
+        for module in (self.extra, *self.learner.constraints):
+            module.eval()
+        for objective in self.objectives:
+            objective.finish(self.learner.weight_view())
+        for constraint in self.learner.constraints:
+            constraint.train()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors of module, constraints and objectives for a checkpoint."""

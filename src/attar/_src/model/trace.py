@@ -143,7 +143,8 @@ def _export(
 
     What the result tells of the module beside its graph is left to the caller.
     """
-    example = captured.example
+    # The order in memory of inputs, like that of weights, would be an operator of its own.
+    example = tuple(each.contiguous() for each in captured.example)
     with quiet_export(), translations_kept(), torch.no_grad():
         try:
             # Exported here: torch.onnx.export would unroll recurrent layers and, where it fails, try other ways first.

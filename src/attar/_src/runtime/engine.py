@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from attar._src.core.errors import ArtifactError, DataError, short_message
 
@@ -31,6 +31,8 @@ _FAULTS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
 )
+#: Operators that round real numbers to integers, in which there is no NaN.
+_ROUND = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 # Suffixes that ONNX Runtime appends to the names of nodes it moves to another kernel or layout.
 _RENAMED = re.compile(r"(_token_\d+|_nchwc|_kernel_time)+$")
 
@@ -93,6 +95,23 @@ class Engine:
         """Close the profile and return its events."""
         events: list[dict[str, Any]] = json.loads(Path(self._session.end_profiling()).read_text())
         return events
+
+
+def rounded_values(graph: GraphProto) -> frozenset[str]:
+    """Return the values of a graph of which a NaN becomes an integer further on.
+
+    Not those that ``IsNaN`` asks: what has an answer to NaN may leave it out.
+    """
+    found, asked = set[str](), set[str]()
+    for node in reversed(graph.node):
+        inside = [inner for each in node.attribute if each.HasField("g") for inner in each.g.node]
+        kinds = {node.op_type, *(inner.op_type for inner in inside)}
+        if kinds & _ROUND or not found.isdisjoint(node.output):
+            # A body reads values from outside by their names.
+            found.update(node.input, (value for inner in inside for value in inner.input))
+        if "IsNaN" in kinds or not asked.isdisjoint(node.output):
+            asked.update(node.input)
+    return frozenset(found - asked)
 
 
 @cache

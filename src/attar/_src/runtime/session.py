@@ -21,7 +21,7 @@ from attar._src.core.fields import main_output_name
 from attar._src.core.operators import INTEGER_KERNELS
 from attar._src.core.scheme import Shape
 from attar._src.core.tensors import DTYPES
-from attar._src.runtime.engine import Engine, kernels, saturates
+from attar._src.runtime.engine import Engine, kernels, rounded_values, saturates
 from attar._src.runtime.isolated import Bounds, IsolatedGraph
 from attar._src.runtime.lower import lower
 from attar._src.runtime.packed.blocks import PACKED, PACKED_TABLE
@@ -30,8 +30,6 @@ from attar._src.runtime.preprocess import preprocess
 
 #: Operators of ONNX Runtime that multiply integers.
 _INTEGER = frozenset(name for kernel in INTEGER_KERNELS.values() for name in kernel.names.split())
-#: Operators that round real numbers to integers, in which there is no NaN.
-_ROUND = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _REMEMBERED = 1024
 
 WeightForm = Literal["auto", "float32", "packed"]
@@ -142,8 +140,8 @@ class Session:
             lowered = self._lower(shared=False)
         self.dequantized = lowered.dequantized
         self._needs_elements = any(node.op_type in NEED_ELEMENTS for node in lowered.bare.graph.node)
-        if any(node.op_type in _ROUND for node in lowered.bare.graph.node):
-            self._rounded = tuple(port.name for port in self.inputs if port.dtype.startswith("f"))
+        rounded = rounded_values(lowered.bare.graph)
+        self._rounded = tuple(port.name for port in self.inputs if port.dtype.startswith("f") and port.name in rounded)
         bare = lowered.bare.SerializeToString()
         self._run = Engine(bare, weights=lowered.weights, threads=threads, exact=bool(lowered.saturating)).run
 
@@ -305,7 +303,9 @@ def _array(name: str, value: Any) -> NDArray[Any]:
 def _demand_numbers(name: str, array: NDArray[Any]) -> None:
     """Raise unless no element is NaN; the sum of squares tells sooner than the elements, which are several arrays."""
     flat = array.reshape(-1)
-    if np.isnan(np.dot(flat, flat)) and (missing := np.isnan(array)).any():
+    with np.errstate(over="ignore"):
+        suspect = np.isnan(np.dot(flat, flat))
+    if suspect and (missing := np.isnan(array)).any():
         place = ", ".join(map(str, np.argwhere(missing)[0]))
         raise DataError(
             f"input {name!r} has NaN at [{place}], {missing.sum():,} in all; the graph rounds activations to integers, "

@@ -19,11 +19,10 @@ from attar._src.deploy.fidelity import ComparedExamples
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.quantize import QuantizationResult
 from attar._src.measure.latency import time_in_turns
-from attar._src.methods.allocate.allocate import AtLevels
+from attar._src.methods.allocate.allocate import Allocator, AtLevels
 from attar._src.methods.allocate.judge import Judge
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.own_bits import allocate, allocator_of
-from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.ptq.reconstruct.stage import Log, Reconstruct
 from attar._src.methods.quantize.ptq.registry import SOLVERS
@@ -41,10 +40,10 @@ _TIMED = 1.0
 
 @dataclass
 class _Levels:
-    """Solutions of all weights at all levels, and the sensitivities once they are measured."""
+    """Solutions of all weights at all levels, and what measured the sensitivities once they are."""
 
     at: AtLevels
-    table: SensitivityTable | None = None
+    allocator: Allocator | None = None
 
 
 @dataclass
@@ -134,11 +133,12 @@ class PostTraining:
             rates,
             stage.describe(),
             kept,
-            known.table if known else None,
+            known.allocator if known else None,
         )
         if names:
             # Before a size is chosen, as it may be one that no file has.
-            self._levels[stage.activations].table = allocator.measured
+            _ = allocator.measured
+            self._levels[stage.activations].allocator = allocator
         return allocate(allocator, target)
 
     def judged(self, path: Path) -> dict[str, Any]:

@@ -20,12 +20,14 @@ class GridPositions:
         at: ``(w - offset) / scale``, the weight's shape, with gradient to the weight and to learned scales and offsets.
         scale: value of one code step, without gradient, broadcastable to ``at``.
         low, high: smallest and largest code.
+        spans: whether the scale follows the weights at the ends, so that the others move with these.
     """
 
     at: torch.Tensor
     scale: torch.Tensor
     low: int
     high: int
+    spans: bool = False
 
     def codes(self) -> torch.Tensor:
         """Return the codes, whole numbers in floating point, without gradient."""

@@ -172,6 +172,10 @@ class Allocator:
             for name in self.names
         }
 
+    def share(self, other: Allocator) -> None:
+        """Take what another allocator has measured of the same tensors on the same examples."""
+        vars(self).update({name: each for name, each in vars(other).items() if name in ("meter", "measured", "files")})
+
     def attempt(self, levels: Mapping[str, Level]) -> Attempt:
         """Make the model with these levels, and pack it."""
         model = shorten_numbers(self.at(levels))
@@ -331,11 +335,11 @@ class Allocator:
 
     def _smaller(self, best: Attempt, most: float) -> Attempt:
         """Return a smaller attempt near this one that drops by ``most`` points at most, as far as one is found."""
-        errors, excess = self._around(best.levels), self._excess(best)
+        errors, excess, tried = self._around(best.levels), self._excess(best), list[Mapping[str, Level]]()
         low, high = SMALLER * len(best.data), float(len(best.data))
         for _ in range(HALVINGS // 2):
             middle = (low * high) ** 0.5
-            found = self._fitting(errors, middle, [], excess)
+            found = self._fitting(errors, middle, tried, excess)
             if found and self.files.drop((smaller := self._best(found)[0]).artifact)[0] <= most:
                 best, high = smaller, middle
             else:

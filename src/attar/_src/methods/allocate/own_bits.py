@@ -14,7 +14,6 @@ from attar._src.methods.allocate.allocate import Allocator
 from attar._src.methods.allocate.given_table import given_table
 from attar._src.methods.allocate.judge import Labelled
 from attar._src.methods.allocate.level import Level
-from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -115,17 +114,17 @@ def allocator_of(
     make: Callable[
         [Mapping[str, CalibrationInputs], Sequence[Level]], Callable[[Mapping[str, Level]], CompressedModel]
     ],
-    measured: SensitivityTable | None = None,
+    known: Allocator | None = None,
     alternatives: Sequence[Level] = (),
 ) -> Allocator:
-    """Return what chooses the levels of :func:`own_bits`; ``measured`` are its sensitivities, if they are known.
+    """Return what chooses the levels of :func:`own_bits`; ``known`` is that of another size of the same model.
 
     Raises:
         SpecError: the table of the target does not fit.
     """
     # A path belongs to one machine.
     told = {**record, "bits": target.model_copy(update={"sensitivity": None}).describe()}
-    table = given_table(target.sensitivity, model, names, told) if target.sensitivity else measured
+    table = given_table(target.sensitivity, model, names, told) if target.sensitivity else None
     levels = table.every_level() if table else (*tried_levels(rates), *alternatives)
     judged, of = inputs, context.judged
     if target.max_drop is not None and of.inputs is not None:
@@ -143,7 +142,10 @@ def allocator_of(
 
     use = context.use or FileInfo()
     labelled = Labelled.of(of, context.use)
-    return Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed)
+    made = Allocator(model, inputs, judged, names, levels, at, use, context.coder, told, labelled, table, context.seed)
+    if known is not None:
+        made.share(known)
+    return made
 
 
 def tried_levels(rates: Sequence[float]) -> tuple[Level, ...]:

@@ -12,6 +12,7 @@ from torch import fx
 
 from attar._src.core.digest import digest
 from attar._src.core.fields import main_output_name
+from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.tensors import CompressedTensor
 from attar._src.methods.allocate.candidates import AtLevel, Candidate, candidates, changed_tensors
@@ -78,11 +79,18 @@ class TensorMeter(SensitivityMeter):
         return [graph for graph, own in self.model.graphs.items() if name in own.traced.names]
 
     def together(self, chosen: Mapping[str, Level]) -> float:
-        """Return the error with all tensors at their chosen levels."""
+        """Return the error with all tensors at their chosen levels.
+
+        Raises:
+            KeyboardInterrupt: the work was interrupted.
+        """
         total = 0.0
         with self._at(chosen), torch.no_grad():
             for graph, program in self.programs.items():
-                made = [model_outputs(program(*batch)) for batch in self.inputs[graph].batches]
+                made = []
+                for batch in self.inputs[graph].batches:
+                    made.append(model_outputs(program(*batch)))
+                    raise_if_interrupted()
                 total += self.judges[graph].judge(made).error
         return total
 
@@ -98,23 +106,36 @@ class TensorMeter(SensitivityMeter):
         with self._at(chosen), Bar("sensitivity around the allocation", passes) as bar:
             for name, levels in near.items():
                 bar.say(name)
-                seen = self.seen(readers[name], {level: self._made(name, level) for level in levels}, kept, bar)
+                seen = self.seen(readers[name], self._instead(name, levels, chosen), kept, bar)
                 found[name] = {level: each.error for level, each in seen.items()}
         return found
 
     @cached_property
-    def _changed(self) -> dict[Level, dict[str, dict[str, CompressedTensor]]]:
+    def _known(self) -> dict[Level, dict[str, dict[str, CompressedTensor]]]:
         """Level -> tensor -> it and what changes with it at this level, as far as they were needed."""
         return {}
 
-    def _made(self, name: str, level: Level) -> Candidate:
-        """Return a tensor at a level, also in floating point, where it is as the model has it."""
+    def _changed(self, name: str, level: Level) -> dict[str, CompressedTensor]:
+        """Return a tensor at a level, and what changes with it; nothing in floating point."""
         if level.value == FLOAT:
-            owner, before = name.rpartition(".")[0], self.model.stored()
-            return Candidate({key: each for key, each in before.items() if key.rpartition(".")[0] == owner}, 0.0)
-        if level not in self._changed:
-            self._changed[level] = changed_tensors(self.model, self.names, self.at(level))
-        return Candidate(self._changed[level][name], 0.0)
+            return {}
+        if level not in self._known:
+            self._known[level] = changed_tensors(self.model, self.names, self.at(level))
+        return self._known[level][name]
+
+    def _instead(self, name: str, levels: Sequence[Level], chosen: Mapping[str, Level]) -> dict[Level, Candidate]:
+        """Return a tensor at levels in place of its chosen one; what does not change at one of them is as it was."""
+        changed, before = {level: self._changed(name, level) for level in levels}, self.model.stored()
+        owner = name.rpartition(".")[0]
+        beside = [other for other in chosen if other != name and other.rpartition(".")[0] == owner]
+        # What another tensor of the layer changes is its own, such as a bias of several weights.
+        others = {key for other in beside for key in (other, *self._changed(other, chosen[other]))}
+        keys = {key for each in (*changed.values(), self._changed(name, chosen[name])) for key in each} - others
+        was = {key: before[key] for key in (name, *keys)}
+        return {
+            level: Candidate(was | {key: value for key, value in each.items() if key not in others}, 0.0)
+            for level, each in changed.items()
+        }
 
     @contextmanager
     def _at(self, chosen: Mapping[str, Level]) -> Iterator[None]:
@@ -122,8 +143,8 @@ class TensorMeter(SensitivityMeter):
         _ = self.judges  # whose reference is the network as it was
         with ExitStack() as changes:
             for graph, program in self.programs.items():
-                own = [self._made(name, level) for name, level in chosen.items() if graph in self.readers(name)]
-                all_of = Candidate({key: tensor for each in own for key, tensor in each.tensors.items()}, 0.0)
+                own = [self._changed(name, level) for name, level in chosen.items() if graph in self.readers(name)]
+                all_of = Candidate({key: tensor for each in own for key, tensor in each.items()}, 0.0)
                 changes.enter_context(PartChange.of(program, {_CHOSEN: all_of})).to(_CHOSEN)
             yield
 

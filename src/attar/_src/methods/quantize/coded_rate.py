@@ -11,7 +11,7 @@ p is counted from the rounded codes, without gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -49,18 +49,22 @@ def code_prices(codes: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor,
     return counts, torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
 
 
-class CheaperCodes(NamedTuple):
-    """The better move of each element to a neighbouring code, ``(n,)`` each.
+@dataclass(frozen=True)
+class CheaperCodes:
+    """A tensor's codes, and the better move of each to a neighbouring code; ``(n,)`` each.
 
     Attributes:
+        before: the codes.
+        after: the codes after the moves.
         worth: relative error that a saved bit adds, ``S^2 ((p - q')^2 - (p - q)^2) / signal``; infinite without a move.
-        bits: that are saved.
-        codes: after the move.
+        low, high: smallest and largest code.
     """
 
+    before: torch.Tensor
+    after: torch.Tensor
     worth: torch.Tensor
-    bits: torch.Tensor
-    codes: torch.Tensor
+    low: int
+    high: int
 
     @classmethod
     def of(
@@ -83,31 +87,45 @@ class CheaperCodes(NamedTuple):
         """
         low, high = ends
         _, prices = code_prices(codes, low, high)
-        best = torch.full_like(codes, torch.inf)
-        bits, moved = torch.zeros_like(codes), codes.clone()
+        worth, after = torch.full_like(codes, torch.inf), codes.clone()
         for other in ((codes - 1).clamp(min=low), (codes + 1).clamp(max=high)):
             gain = prices[(codes - low).long()] - prices[(other - low).long()]
             error = scale.square() * ((at - other).square() - (at - codes).square()) / signal
-            worth = torch.where(gain > 0, error / gain.clamp(min=1e-9), torch.inf)
-            better = worth < best
-            best, bits, moved = (torch.where(better, *pair) for pair in ((worth, best), (gain, bits), (other, moved)))
+            own = torch.where(gain > 0, error / gain.clamp(min=1e-9), torch.inf)
+            after = torch.where(own < worth, other, after)
+            worth = torch.minimum(own, worth)
         if fixed is not None:
-            best = torch.where(fixed, torch.inf, best)
-        return cls(best.reshape(-1), bits.reshape(-1), moved.reshape(-1))
+            worth = torch.where(fixed, torch.inf, worth)
+        return cls(codes.reshape(-1), after.reshape(-1), worth.reshape(-1), low, high)
+
+    def bits(self, taken: torch.Tensor) -> float:
+        """Return the bits of the codes after the moves ``taken``, ``(n,)``."""
+        counts, prices = code_prices(torch.where(taken, self.after, self.before), self.low, self.high)
+        return float((counts * prices).sum())
 
 
-def take_cheapest(found: Sequence[CheaperCodes], over: float) -> list[torch.Tensor]:
-    """Return for each tensor which elements move, ``(n,)``: those worth most, until they save ``over`` bits.
+def cheapest_within(found: Sequence[CheaperCodes], most: float) -> list[torch.Tensor]:
+    """Return for each tensor which elements move, ``(n,)``: as few as bring all codes to ``most`` bits.
+
+    Those come first that are worth most. All move if these are too few. Bits are those of the codes after the moves:
+    a price says little of codes that are equally frequent, which cost nothing less until many have moved.
 
     Example:
-        >>> moves = CheaperCodes(torch.tensor([0.2, 0.1, torch.inf]), torch.tensor([1.0, 2.0, 0.0]), torch.zeros(3))
-        >>> take_cheapest([moves], over=1.5)
-        [tensor([False,  True, False])]
+        >>> q, at = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 0.0, 0.6, 0.9])
+        >>> moves = CheaperCodes.of(q, at, torch.ones(5), (0, 1), signal=1.0)
+        >>> cheapest_within([moves], most=5.0)
+        [tensor([False, False, False,  True, False])]
     """
-    worth, gains = (torch.cat([each[place] for each in found]) for place in (0, 1))
+    worth = torch.cat([each.worth for each in found])
     order = worth.argsort(stable=True)
-    order = order[torch.isfinite(worth[order])]
-    count = int(torch.searchsorted(gains[order].cumsum(0), over)) + 1
-    taken = torch.zeros_like(worth, dtype=torch.bool)
-    taken[order[:count]] = True
-    return [*taken.split([each.worth.numel() for each in found])]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    ranks = rank.split([each.worth.numel() for each in found])
+    low, high = 0, int(torch.isfinite(worth).sum())
+    while low < high:
+        middle = (low + high) // 2
+        if sum(each.bits(own < middle) for each, own in zip(found, ranks, strict=True)) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return [own < low for own in ranks]

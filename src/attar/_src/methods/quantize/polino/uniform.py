@@ -77,7 +77,7 @@ class UniformWeight(BucketedWeight):
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
         at, spread, _ = self.rows.unit(value)
         scale = (spread / self.top).expand(at.shape)
-        return GridPositions(self.rows.back(at * self.top), self.rows.back(scale), 0, int(self.top))
+        return GridPositions(self.rows.back(at * self.top), self.rows.back(scale), 0, int(self.top), spans=True)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         value, top = value.detach(), int(self.top)

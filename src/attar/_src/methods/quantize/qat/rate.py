@@ -18,7 +18,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray
 from attar._src.artifact.writer import pack
 from attar._src.core.tensors import Quantized
-from attar._src.methods.quantize.coded_rate import CheaperCodes, interpolated_bits, take_cheapest
+from attar._src.methods.quantize.coded_rate import CheaperCodes, cheapest_within, interpolated_bits
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.train.schedule import Schedule, Scheduled
@@ -139,6 +139,7 @@ class _Rate(Objective):
 
         Training ends where the push and the loss are in balance, a per cent or two above the budget.
         """
+        fixed = dict[str, torch.Tensor]()
         for _ in range(_FITS):
             positions = weights.grid_positions()
             rounded = float(_rates(positions)[1])
@@ -147,11 +148,11 @@ class _Rate(Objective):
             budget = self._budget(1.0)
             if budget is None or not budget < rounded <= _NEARLY * budget:
                 return
-            moves = [_moves(each) for each in positions.values()]
-            over = (rounded - budget) * sum(each.at.numel() for each in positions.values())
-            for (name, each), own, taken in zip(positions.items(), moves, take_cheapest(moves, over), strict=True):
-                change = torch.where(taken, own.codes - each.at.detach().reshape(-1), 0.0).reshape(each.at.shape)
-                weights.value(name).add_(change * each.scale)
+            moves = [_moves(each, fixed.get(name)) for name, each in positions.items()]
+            most = budget * sum(each.at.numel() for each in positions.values())
+            taken = dict(zip(positions, cheapest_within(moves, most), strict=True))
+            for name, wanted in zip(positions, moves, strict=True):
+                _move(weights, name, wanted, taken[name], fixed)
 
     def _budget(self, progress: float) -> float | None:
         """Return the budget of R at ``progress`` (0 to 1) of the stage, None without one."""
@@ -164,12 +165,34 @@ class _Rate(Objective):
         return Schedule(start=max(start, stop), stop=stop, shape="cosine", end=self.term.reach).at(progress)
 
 
-def _moves(each: GridPositions) -> CheaperCodes:
+def _moves(each: GridPositions, fixed: torch.Tensor | None) -> CheaperCodes:
     at, scale, codes = each.at.detach(), each.scale.expand(each.at.shape), each.codes()
     centred = scale * (codes - codes.mean())  # a constant weight has no signal, and no cheaper code
-    # Grids that span their weights would change with those at their ends.
-    ends = (codes == each.low) | (codes == each.high)
-    return CheaperCodes.of(codes, at, scale, (each.low, each.high), float(centred.square().sum()) or 1.0, ends)
+    still = torch.zeros_like(codes, dtype=torch.bool) if fixed is None else fixed
+    if each.spans:
+        still = still | (codes == each.low) | (codes == each.high)
+    return CheaperCodes.of(codes, at, scale, (each.low, each.high), float(centred.square().sum()) or 1.0, still)
+
+
+def _move(
+    weights: WeightView, name: str, wanted: CheaperCodes, taken: torch.Tensor, fixed: dict[str, torch.Tensor]
+) -> None:
+    """Move codes of a weight. If others come of it than were wanted, it stays, and what did not follow is fixed.
+
+    So do masks, frozen codes, and weights that are normalized or computed from other parameters.
+    """
+    each, value = weights.grid_positions()[name], weights.value(name)
+    before, codes = value.clone(), torch.where(taken, wanted.after, wanted.before)
+    change = torch.where(taken, codes - each.at.detach().reshape(-1), 0.0).reshape(each.at.shape)
+    value.add_(change * each.scale)
+    wrong = weights.grid_positions()[name].codes().reshape(-1) != codes
+    if wrong.any():
+        value.copy_(before)
+        # Those that did not follow; all where none did, or where others did, too: they hang together.
+        alone = bool((taken & ~wrong).any()) and not bool((wrong & ~taken).any())
+        stuck = wrong & taken if alone else torch.ones_like(wrong)
+        known = fixed.get(name, torch.zeros_like(stuck.reshape(each.at.shape)))
+        fixed[name] = known | stuck.reshape(each.at.shape)
 
 
 def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:

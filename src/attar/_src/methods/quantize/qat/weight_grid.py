@@ -38,7 +38,7 @@ class WeightGrid(Parametrization):
 
     def grid_positions(self, value: torch.Tensor) -> GridPositions:
         scale = self._scales(value.detach())[self.index]
-        return GridPositions(value / scale, scale, self.scheme.qmin, self.scheme.qmax)
+        return GridPositions(value / scale, scale, self.scheme.qmin, self.scheme.qmax, spans=self.solver is None)
 
     def to_compressed(self, value: torch.Tensor) -> CompressedTensor:
         scales = self._scales(value.detach()).cpu().numpy()

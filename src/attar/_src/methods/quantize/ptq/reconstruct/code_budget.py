@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attar._src.methods.quantize.coded_rate import CheaperCodes, interpolated_bits, take_cheapest
+from attar._src.methods.quantize.coded_rate import CheaperCodes, cheapest_within, interpolated_bits
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedWeight
 
 #: Change of the logarithm of the price in a step, per relative excess.
@@ -47,13 +47,12 @@ class CodeBudget:
         Those come first whose move adds least relative error for a bit, by the positions of the floating weights.
         """
         for _ in range(_FITS):
-            over = self._bits()[1] - self.bits
-            if over <= 0:
+            if self._bits()[1] <= self.bits:
                 break
             found = [_moves(weight) for weight in self.weights]
             with torch.no_grad():
-                for weight, moves, taken in zip(self.weights, found, take_cheapest(found, over), strict=True):
-                    codes = torch.where(taken, moves.codes, weight.codes.reshape(-1))
+                for weight, moves, taken in zip(self.weights, found, cheapest_within(found, self.bits), strict=True):
+                    codes = torch.where(taken, moves.after, moves.before)
                     weight.codes.copy_(codes.reshape(weight.codes.shape))
 
     def start(self, loss: float) -> None:
