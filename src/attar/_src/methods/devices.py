@@ -24,6 +24,20 @@ def on_device(learner: Learner, device: torch.device) -> Iterator[None]:
         _move(learner, torch.device("cpu"))
 
 
+@contextlib.contextmanager
+def on_cpu(learner: Learner) -> Iterator[None]:
+    """Move ``learner`` to the CPU for the context, then back to where it is trained."""
+    device = next((each.device for each in learner.module.parameters()), torch.device("cpu"))
+    if device.type == "cpu":
+        yield
+        return
+    _move(learner, torch.device("cpu"))
+    try:
+        yield
+    finally:
+        _move(learner, device)
+
+
 def _move(learner: Learner, device: torch.device) -> None:
     """Move module, programs and constraints; buffers that they share stay shared."""
     programs = (learner.captured.training, learner.captured.evaluation)

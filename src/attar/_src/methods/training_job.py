@@ -122,7 +122,7 @@ class StageJob:
         for module in (self.extra, *self.learner.constraints):
             module.eval()
         for objective in self.objectives:
-            objective.finish(self.learner.weight_view())
+            objective.finish(self.learner)
         for constraint in self.learner.constraints:
             constraint.train()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,6 +12,9 @@ from torch import nn
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.train.batch import Batch
 from attar._src.work.weight_view import WeightView
+
+if TYPE_CHECKING:
+    from attar._src.work.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Objective(nn.Module):
         Called once before training if a term asks for features, under the stage's seed.
         """
 
-    def finish(self, weights: WeightView) -> None:
-        """Change weights once, behind the last step and before batch-norms are re-estimated."""
+    def finish(self, learner: Learner) -> None:
+        """Change weights of the learner once, behind the last step and before batch-norms are re-estimated."""
 
     def forward(self, sources: LossInputs) -> torch.Tensor:
         """Return the loss, a scalar: the mean over the examples of the batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from attar._src.artifact.reader import open_artifact
 from attar._src.artifact.streams import CodeArray
 from attar._src.artifact.writer import pack
 from attar._src.core.tensors import Quantized
+from attar._src.methods.devices import on_cpu
 from attar._src.methods.quantize.coded_rate import CheaperCodes, cheapest_within, interpolated_bits
 from attar._src.methods.quantize.grid_constraint import positions_on_grids
 from attar._src.methods.quantize.short_numbers import shorten_numbers
@@ -60,9 +62,9 @@ class Rate(Term):
     Attributes:
         bits: budget in bits per coded weight, a number or a schedule; None for no budget.
         file: budget of the whole file without its graph, in bits per weight as in reports. What is not codes (biases,
-            scales) is measured by packing the module at the start. What the coder takes of codes, a share of R as it
-            knows more than p, is measured at the start and, once the budget is reached, in each tenth of the stage in
-            which R has changed.
+            scales) is measured by packing the module at the start and the end. What the coder takes of codes, a share
+            of R as it knows more than p, is measured at the start and, once the budget is reached, in each tenth of the
+            stage in which R has changed.
         max_bytes: budget of the whole file with its graph, in bytes; measured likewise.
         reach: share of the stage during which the budget falls from the initial rate to its final value.
     """
@@ -134,11 +136,17 @@ class _Rate(Objective):
         penalty = self.mu.exp() * near.detach() * interpolated
         return rounded + penalty - penalty.detach()
 
-    def finish(self, weights: WeightView) -> None:
+    def finish(self, learner: Learner) -> None:
         """Move codes to cheaper neighbours until they are within a budget that training has nearly reached.
 
-        Training ends where the push and the loss are in balance, a per cent or two above the budget.
+        Training ends where the push and the loss are in balance, a per cent or two above the budget. What is not codes
+        is packed again, as grids of activations, for example, have begun since.
         """
+        weights, size = learner.weight_view(), self.term.size_budget()
+        if size is not None:
+            with on_cpu(learner), suppress(BudgetError):
+                self.room = _CodeRoom.of(size, weights.grid_positions(), learner)
+                self.begun[1] = self.room.bits
         fixed = dict[str, torch.Tensor]()
         for _ in range(_FITS):
             positions = weights.grid_positions()
