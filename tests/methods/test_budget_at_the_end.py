@@ -147,9 +147,11 @@ def test_a_file_holds_by_what_the_coder_takes(trained, activations):  # noqa: F8
     learner = attached()
     rate = Rate(max_bytes=most).build(learner)
     learner.graph(train=True)(data(64)[0])
+    room = float(rate.begun[1])
     with torch.no_grad():
         rate.finish(learner)
     assert 0.97 * most < packed_bytes(learner) <= most
+    assert (float(rate.begun[1]) < room) == (activations is not None), "grids of activations take bytes"
 
 
 def test_a_training_that_ends_above_its_budget_is_corrected(trained, tmp_path, monkeypatch):  # noqa: F811
