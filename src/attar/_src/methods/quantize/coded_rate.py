@@ -98,6 +98,11 @@ class CheaperCodes:
             worth = torch.where(fixed, torch.inf, worth)
         return cls(codes.reshape(-1), after.reshape(-1), worth.reshape(-1), low, high)
 
+    def saved(self) -> torch.Tensor:
+        """Return the bits that each move saves alone, at the prices of the codes as they are, ``(n,)``."""
+        _, prices = code_prices(self.before, self.low, self.high)
+        return prices[(self.before - self.low).long()] - prices[(self.after - self.low).long()]
+
     def bits(self, taken: torch.Tensor) -> float:
         """Return the bits of the codes after the moves ``taken``, ``(n,)``."""
         counts, prices = code_prices(torch.where(taken, self.after, self.before), self.low, self.high)
@@ -113,7 +118,7 @@ def cheapest_within(found: Sequence[CheaperCodes], most: float) -> list[torch.Te
     Example:
         >>> q, at = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 0.0, 0.6, 0.9])
         >>> moves = CheaperCodes.of(q, at, torch.ones(5), (0, 1), signal=1.0)
-        >>> cheapest_within([moves], most=5.0)
+        >>> cheapest_within([moves], most=4.5)
         [tensor([False, False, False,  True, False])]
     """
     worth = torch.cat([each.worth for each in found])

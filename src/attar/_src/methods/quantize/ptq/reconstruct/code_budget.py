@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attar._src.methods.quantize.coded_rate import CheaperCodes, cheapest_within, interpolated_bits
+from attar._src.methods.quantize.coded_rate import CheaperCodes, interpolated_bits
 from attar._src.methods.quantize.ptq.reconstruct.learned import LearnedWeight
 
 #: Change of the logarithm of the price in a step, per relative excess.
@@ -44,16 +44,28 @@ class CodeBudget:
     def fit(self) -> None:
         """Move stored codes to cheaper neighbours until the bits are within the budget.
 
-        Those come first whose move adds least relative error for a bit, by the positions of the floating weights.
+        Those come first whose move adds least relative error ``S^2 ((p - q')^2 - (p - q)^2) / sum of S^2 q^2`` for a
+        bit, with p the position of the floating weight.
         """
         for _ in range(_FITS):
-            if self._bits()[1] <= self.bits:
+            over = self._bits()[1] - self.bits
+            if over <= 0:
                 break
             found = [_moves(weight) for weight in self.weights]
+            worth, gains = torch.cat([each.worth for each in found]), torch.cat([each.saved() for each in found])
+            order = worth.argsort(stable=True)
+            order = order[torch.isfinite(worth[order])]
+            count = int(torch.searchsorted(gains[order].cumsum(0), over)) + 1
+            taken = torch.zeros_like(worth, dtype=torch.bool)
+            taken[order[:count]] = True
+            if not len(order):
+                break
+            start = 0
             with torch.no_grad():
-                for weight, moves, taken in zip(self.weights, found, cheapest_within(found, self.bits), strict=True):
-                    codes = torch.where(taken, moves.after, moves.before)
-                    weight.codes.copy_(codes.reshape(weight.codes.shape))
+                for weight, moves in zip(self.weights, found, strict=True):
+                    mask = taken[start : start + len(moves.worth)]
+                    weight.codes.copy_(torch.where(mask, moves.after, moves.before).reshape(weight.codes.shape))
+                    start += len(moves.worth)
 
     def start(self, loss: float) -> None:
         """Set the price for a loss at the start."""
