@@ -82,6 +82,15 @@ def test_a_size_holds_on_the_packed_file(trained):
     assert packed(again) == packed(result)
 
 
+@pytest.mark.parametrize("target", [{"size": 3.0}, {"max_bytes": 1700}, {"max_drop": 1.0}])
+def test_bits_beside_a_target_are_refused(trained, target):
+    """Guards against an option that has no effect."""
+    net, x, _ = trained
+    (name,) = target
+    with pytest.raises(SpecError, match=rf"bits=4 stand beside {name}=, which chooses .*: leave bits= out, or fix"):
+        attar.quantize(net, x, bits=4, **target)
+
+
 def test_bits_per_weight_are_those_of_the_report(trained, tmp_path):
     net, x, _ = trained
     report = attar.quantize(net, x, size=5, tolerance=None).save(tmp_path / "m.attar")

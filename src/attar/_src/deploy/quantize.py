@@ -260,7 +260,7 @@ def quantize(
     """
     started = time.monotonic()
     demand_coder(coder)
-    target = bit_target(size, max_bytes, max_drop, sensitivity, validation, alternatives)
+    target = bit_target(size, max_bytes, max_drop, sensitivity, validation, alternatives, bits=bits)
     timed = activations == "auto" or max_ms is not None
     alone = target is None and reconstruct is False
     check_goals(activations, max_ms, best, minutes, target=target is not None, alone=alone)

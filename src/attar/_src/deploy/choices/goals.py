@@ -18,11 +18,13 @@ def bit_target(
     sensitivity: str | Path | None,
     validation: Any = None,
     alternatives: Sequence[str] = (),
+    *,
+    bits: int | None = None,
 ) -> BitTarget | None:
     """Return the target for bits, None without one.
 
     Raises:
-        SpecError: there are several, or an option belongs to a target that is not given.
+        SpecError: there are several, or an option belongs to a target that is not given, or ``bits`` are beside one.
     """
     if validation is not None and max_drop is None:
         raise SpecError("validation= is for max_drop=; add it, or leave validation= out")
@@ -32,6 +34,12 @@ def bit_target(
         if alternatives:
             raise SpecError("alternatives= are for a target; add size=, max_bytes= or max_drop=, or give scheme=")
         return None
+    if bits is not None:
+        given = "size=" if size is not None else "max_bytes=" if max_bytes is not None else "max_drop="
+        raise SpecError(
+            f"bits={bits} stand beside {given}, which chooses the bits of each weight: leave bits= out, or fix those "
+            f"of single layers by overrides=, as in {{'head.weight': {bits}}}"
+        )
     fields = {"size": size, "max_bytes": max_bytes, "max_drop": max_drop, "alternatives": tuple(alternatives)}
     table = None if sensitivity is None else str(sensitivity)
     target: BitTarget = build_spec(BitTarget, where="quantize", **fields, sensitivity=table)
