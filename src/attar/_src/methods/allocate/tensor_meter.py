@@ -115,10 +115,12 @@ class TensorMeter(SensitivityMeter):
         """Level -> tensor -> it and what changes with it at this level, as far as they were needed."""
         return {}
 
-    def _changed(self, name: str, level: Level) -> dict[str, CompressedTensor]:
+    def _changed(self, name: str, level: Level) -> Mapping[str, CompressedTensor]:
         """Return a tensor at a level, and what changes with it; nothing in floating point."""
         if level.value == FLOAT:
             return {}
+        if "candidates" in vars(self):  # made when the tensors were measured alone
+            return self.candidates[name][level].tensors
         if level not in self._known:
             self._known[level] = changed_tensors(self.model, self.names, self.at(level))
         return self._known[level][name]

@@ -159,8 +159,9 @@ class _Rate(Objective):
             moves = [_moves(each, fixed.get(name)) for name, each in positions.items()]
             most = budget * sum(each.at.numel() for each in positions.values())
             taken = dict(zip(positions, cheapest_within(moves, most), strict=True))
-            for name, wanted in zip(positions, moves, strict=True):
-                _move(weights, name, wanted, taken[name], fixed)
+            if not any(bool(each.any()) for each in taken.values()):
+                return
+            _move(weights, positions, dict(zip(positions, moves, strict=True)), taken, fixed)
 
     def _budget(self, progress: float) -> float | None:
         """Return the budget of R at ``progress`` (0 to 1) of the stage, None without one."""
@@ -183,24 +184,29 @@ def _moves(each: GridPositions, fixed: torch.Tensor | None) -> CheaperCodes:
 
 
 def _move(
-    weights: WeightView, name: str, wanted: CheaperCodes, taken: torch.Tensor, fixed: dict[str, torch.Tensor]
+    weights: WeightView,
+    positions: Mapping[str, GridPositions],
+    wanted: Mapping[str, CheaperCodes],
+    taken: Mapping[str, torch.Tensor],
+    fixed: dict[str, torch.Tensor],
 ) -> None:
-    """Move codes of a weight. If others come of it than were wanted, it stays, and what did not follow is fixed.
+    """Move codes. A weight of which others come than were wanted stays, and what did not follow is fixed.
 
     So do masks, frozen codes, and weights that are normalized or computed from other parameters.
     """
-    each, value = weights.grid_positions()[name], weights.value(name)
-    before, codes = value.clone(), torch.where(taken, wanted.after, wanted.before)
-    change = torch.where(taken, codes - each.at.detach().reshape(-1), 0.0).reshape(each.at.shape)
-    value.add_(change * each.scale)
-    wrong = weights.grid_positions()[name].codes().reshape(-1) != codes
-    if wrong.any():
-        value.copy_(before)
-        # Those that did not follow; all where none did, or where others did, too: they hang together.
-        alone = bool((taken & ~wrong).any()) and not bool((wrong & ~taken).any())
-        stuck = wrong & taken if alone else torch.ones_like(wrong)
-        known = fixed.get(name, torch.zeros_like(stuck.reshape(each.at.shape)))
-        fixed[name] = known | stuck.reshape(each.at.shape)
+    before, codes = {name: weights.value(name).clone() for name in positions}, dict[str, torch.Tensor]()
+    for name, each in positions.items():
+        codes[name] = torch.where(taken[name], wanted[name].after, wanted[name].before).reshape(each.at.shape)
+        change = torch.where(taken[name].reshape(each.at.shape), codes[name] - each.at.detach(), 0.0)
+        weights.value(name).add_(change * each.scale)
+    for name, each in weights.grid_positions().items():
+        wrong, own = each.codes() != codes[name], taken[name].reshape(each.at.shape)
+        if wrong.any():
+            weights.value(name).copy_(before[name])
+            # Those that did not follow; all where none did, or where others did, too: they hang together.
+            alone = bool((own & ~wrong).any()) and not bool((wrong & ~own).any())
+            stuck = wrong & own if alone else torch.ones_like(wrong)
+            fixed[name] = fixed.get(name, torch.zeros_like(stuck)) | stuck
 
 
 def _rates(positions: Mapping[str, GridPositions]) -> tuple[torch.Tensor, torch.Tensor]:
