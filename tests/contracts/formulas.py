@@ -43,6 +43,11 @@ def mse_logits(z, t, y):
     return np.mean([np.sum((row - other) ** 2) / len(row) for row, other in zip(z, t, strict=True)])
 
 
+def other_outputs(z, t, y):
+    z, t = (each.reshape(-1, each.shape[-1]) for each in (z, t))
+    return np.sum((z - t) ** 2) / np.sum((t - t.mean(0)) ** 2)
+
+
 def dkd(z, t, y, temperature, alpha, beta):
     total = 0.0
     for (p, q), label in zip(softened(t, z, temperature), y, strict=True):

@@ -35,6 +35,7 @@ FIELDS = {
     "binary_kl": {"teacher": "big"},
     "hint": LAYERED,
     "attention": LAYERED,
+    "other_outputs": {"teacher": "big"},
 }
 #: Terms whose targets are 0 or 1 for each output.
 BINARY = {"binary_cross_entropy"}
@@ -76,12 +77,12 @@ def built(term, given, learner=None):
 
 
 def shown(outputs, targets, teacher, progress=0.5):
-    """Sources in which the values of layers are the outputs, in at least float32 as taps give them."""
+    """Sources in which the values of layers, and a second output, are the outputs; layers in float32, as taps give."""
     ours, theirs = (each.float() if each.dtype == torch.bfloat16 else each for each in (outputs, teacher))
     batch = Batch((outputs.detach(),), targets)
-    return LossInputs(
-        outputs, (outputs,), batch, {"big": teacher}, progress, {"ours": ours}, {"big": {"theirs": theirs}}
-    )
+    every, known = (outputs, outputs.view_as(outputs)), {"big": (teacher, teacher)}
+    layers = {"ours": ours}, {"big": {"theirs": theirs}}
+    return LossInputs(outputs, every, batch, {"big": teacher}, progress, *layers, known)
 
 
 def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32, name=""):
@@ -361,7 +362,8 @@ def test_it_says_what_it_needs(term):
     assert term.needs <= {"labels"}
     assert term.teachers() == (("big",) if FIELDS[term.name] else ())
     assert term.features() == (("ours",) if term.name in LAYERS else ())
-    assert term.teacher_features() == ({"big": ("theirs",)} if term.name in LAYERS else {})
+    looked = {"big": ("theirs",)} if term.name in LAYERS else {"big": ()} if term.name == "other_outputs" else {}
+    assert term.teacher_features() == looked
     if "labels" not in term.needs:
         given = sources(size(term), targets=False)
         assert torch.isfinite(built(term, given)(given))

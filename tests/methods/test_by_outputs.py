@@ -93,7 +93,7 @@ def test_batches_settle_the_axis_if_they_have_targets():
 
     def layout(outputs, targets):
         batch = Batch((outputs,), targets)
-        return collector.collect(outputs, taps, batch, TeacherAnswers({}, {}), 0.0).layout
+        return collector.collect(outputs, taps, batch, TeacherAnswers({}, {}, {}), 0.0).layout
 
     assert layout(torch.zeros(8, 5), None) == FROM_SHAPES
     assert layout(torch.zeros(8, 5), MULTI) == FROM_SHAPES

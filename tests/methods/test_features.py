@@ -174,7 +174,7 @@ def test_objectives_see_the_layers_of_student_and_teacher_in_training_and_valida
         assert ours["second"].shape == (len(batch), 8, 8, 8)
         assert ours["second"].requires_grad == training
         assert not theirs["big"]["norm1"].requires_grad
-        torch.testing.assert_close(theirs["big"]["norm1"], teacher.look(batch, ("norm1",))[1]["norm1"])
+        torch.testing.assert_close(theirs["big"]["norm1"], teacher.look(batch, ("norm1",)).layers["norm1"])
         if not training:
             with torch.no_grad():
                 assert torch.equal(program(*batch.inputs), ours["head"])
@@ -273,7 +273,8 @@ def test_looking_costs_one_pass_and_changes_nothing_of_the_teacher(teacher):
     batch, before = Batch((data(16)[0],), None), teacher.fingerprint
     plain = teacher.outputs(batch)
     for layers in (("second",), ("second", "norm1"), ("second",)):
-        outputs, values = teacher.look(batch, layers)
-        assert torch.equal(outputs, plain)
-        assert tuple(values) == layers
+        seen = teacher.look(batch, layers)
+        assert torch.equal(seen.main, plain)
+        assert torch.equal(seen.every[0], plain)
+        assert tuple(seen.layers) == layers
     assert teacher.fingerprint == before

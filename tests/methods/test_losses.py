@@ -10,12 +10,12 @@ from torch import nn
 
 from attar._src.core.errors import SpecError
 from attar._src.measure.class_layout import ClassLayout
-from attar._src.methods.objectives.attention import Attention
 from attar._src.methods.objectives.cross_entropy import CrossEntropy
 from attar._src.methods.objectives.dist import Dist
 from attar._src.methods.objectives.dkd import Dkd
-from attar._src.methods.objectives.hint import Hint
 from attar._src.methods.objectives.kl import Kl, ReverseKl
+from attar._src.methods.objectives.layers.attention import Attention
+from attar._src.methods.objectives.layers.hint import Hint
 from attar._src.methods.objectives.mse_logits import MseLogits
 from attar._src.methods.objectives.soft_cross_entropy import SoftCrossEntropy
 from attar._src.methods.objectives.soft_targets import teacher_shares

@@ -10,10 +10,11 @@ import attar
 from attar._src.artifact.inspect import inspect_artifact
 from attar._src.artifact.reader import open_artifact
 from attar._src.core.errors import AttarError, SpecError
+from attar._src.measure.difference import divergence
 from attar._src.methods.allocate.changed.anchors import ANCHORS, anchors, between, tells_apart
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.coded_bytes import coded_bytes
-from attar._src.methods.allocate.judge import OutputError, divergence
+from attar._src.methods.allocate.judge import OutputError
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.model.programs import copy_graph, set_tensor

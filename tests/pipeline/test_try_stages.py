@@ -22,6 +22,7 @@ from attar._src.work.compressed_model import FileInfo
 from attar._src.work.objective import Objective
 
 TRAIN = {"stage": "train", "epochs": 1, "batch": 10}
+COMPRESS = {"stage": "compress", "teacher": "big", "max_bytes": 4000, "epochs": 1, "batch": 10}
 CODEBOOK = {"name": "codebook", "bits": 2, "granularity": "bucket:8"}
 
 
@@ -249,16 +250,21 @@ class OtherToo(Objective):
         # The points of the codebooks are trained, not the weights.
         ([{**TRAIN, "stage": "finetune", "objective": "cross_entropy", "constraints": [CODEBOOK]}], True, False),
         ([TRAIN, {**TRAIN, "stage": "finetune", "objective": OtherToo}], False, False),
+        # A rate pushes every weight, towards zero, which is no training.
+        ([{**COMPRESS, "terms": []}], False, True),
+        ([{**COMPRESS, "terms": [{"name": "other_outputs", "teacher": "big"}]}], False, False),
     ],
 )
 def test_heads_that_no_loss_reaches_are_named(stages, frozen, warned):
     x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     y, net = np.arange(20) % 3, Heads()
     net.second.requires_grad_(not frozen)
-    recipe = attar.Recipe(data={"train": (x, y), "test": (x, y)}, models={"net": {"source": net, "stages": stages}})
+    models = {"big": {"source": Heads()}, "net": {"source": net, "stages": stages}}
+    recipe = attar.Recipe(data={"train": (x, y), "test": (x, y)}, models=models)
     metric = find(recipe.metric)
     sets = load_splits(recipe.data, recipe.folder, task=None, metric=metric[0])
-    rehearsed = {"net": dry_run(net, sets.use, sets.calibration(("x",)), dynamic=(0,))}
-    found = try_stages(recipe, sets, model_sources(recipe), rehearsed, metric)
+    sources = model_sources(recipe)
+    rehearsed = {n: dry_run(s.module, sets.use, sets.calibration(("x",)), dynamic=(0,)) for n, s in sources.items()}
+    found = try_stages(recipe, sets, sources, rehearsed, metric)
     assert ("no loss depends on second.weight and second.bias" in found.get("net", "")) == warned
     assert bool(found) == warned

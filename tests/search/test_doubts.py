@@ -108,11 +108,11 @@ def test_outputs_that_no_drop_counts_are_told_of(data):
     given, validation = data
     labelled = SearchedModule.of(TwoHeads(), given[0], "test", labels=given[1], validation=validation)
     assert [*labelled.doubts(5, "max_drop")] == [
-        "what a file loses is of the main output alone; the other output bears on which bits are chosen, by the error, "
-        "and on no drop"
+        "a drop is of the main output; of output 'place' it is only seen to that no more than half is lost, of "
+        "predictions or of variance"
     ]
     made = attar.quantize(TwoHeads(), given[0], labels=given[1], max_drop=5, tolerance=None).compressed
-    assert any("a drop counts points of accuracy of the main output alone; the" in each for each in made.warnings)
+    assert any("of output 'place' it is only seen to that" in each for each in made.warnings)
 
 
 @pytest.mark.parametrize("make", [attar.compress, attar.compare])
@@ -143,7 +143,7 @@ def test_the_error_of_a_drop_is_in_the_json_and_the_tables():
     file = TriedFile(name="a", options={}, file_bytes=10, drop=1.5, unit="points of accuracy", noise=noise, ms=1.0)
     (told,) = with_gains(Goal(max_drop=1), [file])
     assert json.loads(json.dumps(told))["noise"] == noise
-    result = {"best": "a", "front": ["a"]}
-    assert search_cells({"best": "b", "front": ["a"]}, {**told, "ruined": True})[1] == "ruined"
+    result = {"best": "a", "front": ["a"], "files": [told]}
+    assert search_cells({**result, "best": "b"}, {**told, "ruined": True})[1] == "ruined"
     assert search_cells(result, told)[2:5] == ["10", "1.5", "2"]
     assert search_cells(result, {**told, "noise": None})[4] == "–"

@@ -14,7 +14,7 @@ from attar._src.cli.options.shared import with_options
 from attar._src.cli.options.texts import parse_bytes, parse_minutes
 from attar._src.cli.options.training import TRAINING_PANEL, SearchOptions
 from attar._src.core.spec import build_spec
-from attar._src.report.search_page import best_words, ruined_words, search_cells
+from attar._src.report.search_page import best_words, has_others, others_words, ruined_words, search_cells
 from attar._src.report.wording import noise_words
 from attar._src.search.goal import Goal
 from attar._src.search.search_folder import demand_search_folder
@@ -104,7 +104,10 @@ def compress_command(
 def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -> None:
     """Print what a search found: its files, the best, why it ended, and what made no file."""
     out = show.console()
-    table = show.plain_table("\nFile", "", ">\nBytes", ">\nLost", ">\n±", ">\nMetric", ">One\nexample", ">\nRatio")
+    others = [">\nOthers"] if has_others(found) else []
+    table = show.plain_table(
+        "\nFile", "", ">\nBytes", ">\nLost", ">\n±", ">\nMetric", *others, ">One\nexample", ">\nRatio"
+    )
     for each in found["files"]:
         table.add_row(*map(escape, search_cells(found, each)))
     out.print(table)
@@ -112,8 +115,8 @@ def print_found(found: dict[str, Any], folder: Path, said: Sequence[str] = ()) -
         out.print(escape(noise_words(found.get("validation"))), soft_wrap=True)
     out.print(escape(f"goal: {found['words']}; lost are {found['files'][0]['unit']}"), soft_wrap=True)
     out.print(escape(f"{best_words(found)}: {found['best']}"), soft_wrap=True)
-    if said_ruined := ruined_words(found):
-        out.print(escape(said_ruined), soft_wrap=True)
+    for each in filter(None, (ruined_words(found), others_words(found))):
+        out.print(escape(each), soft_wrap=True)
     out.print(escape(f"ended: {found['ended']}"), soft_wrap=True)
     for each in said:
         out.print(escape(each), soft_wrap=True)

@@ -78,3 +78,8 @@ def most_frequent(labels: NDArray[Any]) -> tuple[int, float]:
     """Return the most frequent of labels, of one or more, and its share: ``[3, 1, 3]`` give ``(3, 0.667)``."""
     values, counts = np.unique(labels, return_counts=True)
     return int(values[counts.argmax()]), float(counts.max() / counts.sum())
+
+
+def is_ruined(lost: float | None) -> bool:
+    """Return whether more than half of predictions, or of a variance, is lost, or what is lost is no number."""
+    return lost is not None and not lost <= 1 - KEPT_OF_KNOWN

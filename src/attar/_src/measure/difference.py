@@ -250,6 +250,45 @@ class Difference:
         return found if kind == VALUES else found | {"equal_predictions": self.equal_share(kind)}
 
 
+def decibels(error: float) -> float | None:
+    """Return the signal to noise, ``-10 log10(error)``: 20 for 0.01; None if that is not finite."""
+    return -10 * math.log10(error) if 0 < error < math.inf else None
+
+
+def relative_noise(seen: Difference) -> float:
+    """Return the squared error over the variance of what was wanted; over its square, if it does not vary.
+
+    Infinity if an output is not finite.
+    """
+    if not seen.finite:
+        return float("inf")
+    decibel = seen.signal_to_noise_db
+    if decibel is not None:
+        return float(10 ** (-decibel / 10))
+    return (seen.relative_error or 0.0) ** 2
+
+
+def divergence(got: NDArray[Any], want: NDArray[Any], axis: int, *, shares: bool = False) -> NDArray[np.float64]:
+    """Return ``KL(p_want || p_got)`` in nats at each position.
+
+    Scores and logarithms of probabilities have the same softmax; probabilities themselves are ``shares``.
+
+    Example:
+        >>> divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]), 1, shares=True).round(4).tolist()
+        [0.1308]
+    """
+    before, after = (_log_probabilities(each, axis, shares=shares) for each in (want, got))
+    return np.asarray((np.exp(before) * (before - after)).sum(axis))
+
+
+def _log_probabilities(outputs: NDArray[Any], axis: int, *, shares: bool) -> NDArray[np.float64]:
+    exact = np.nan_to_num(outputs.astype(np.float64))
+    if shares:
+        return np.asarray(np.log(np.maximum(exact, 1e-12)))
+    exact = exact - exact.max(axis, keepdims=True)
+    return np.asarray(exact - np.log(np.exp(exact).sum(axis, keepdims=True)))
+
+
 def _are_probabilities(output: NDArray[Any], axis: int) -> bool:
     for each in (output, np.exp(np.minimum(output, 1.0))):
         if (each >= 0).all() and (each <= 1 + 1e-4).all() and np.allclose(each.sum(axis), 1, atol=1e-3):

@@ -22,10 +22,11 @@ from attar._src.work.term import Term
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """Outputs of teachers for a batch: main output by teacher, and layers that the terms read by teacher and path."""
+    """Outputs of teachers for a batch: the main one by teacher; of those that terms look into also layers, and all."""
 
     outputs: Mapping[str, Tensor]
     features: Mapping[str, Mapping[str, Tensor]]
+    every: Mapping[str, tuple[Tensor, ...]]
 
 
 class InputCollector:
@@ -39,7 +40,7 @@ class InputCollector:
 
     Attributes:
         features: paths of the student's layers that the terms read.
-        teacher_features: name of a teacher -> paths of its layers that the terms read.
+        teacher_features: name of a teacher -> paths of its layers that the terms read, none for all outputs alone.
     """
 
     def __init__(
@@ -62,18 +63,22 @@ class InputCollector:
         """
         outputs: dict[str, Tensor] = {}
         features: dict[str, Mapping[str, Tensor]] = {}
+        every: dict[str, tuple[Tensor, ...]] = {}
         for name in self.names:
             teacher, layers = self.teachers[name], self.teacher_features.get(name)
-            if not layers:
+            if layers is None:
                 outputs[name] = teacher.outputs(batch)
                 continue
             if not isinstance(teacher, OpenTeacher):
-                raise SpecError(f"teacher {name!r} is a file or a cache and has outputs only; give it as a program")
+                raise SpecError(
+                    f"teacher {name!r} is a file or a cache and has its main output only; give it as a program"
+                )
             try:
-                outputs[name], features[name] = teacher.look(batch, layers)
+                seen = teacher.look(batch, layers)
             except UnknownName as error:
                 raise SpecError(f"teacher {name!r}: {error}") from error
-        return TeacherAnswers(outputs, features)
+            outputs[name], features[name], every[name] = seen.main, seen.layers, seen.every
+        return TeacherAnswers(outputs, features, every)
 
     def collect(
         self, outputs: Any, taps: LayerTaps, batch: Batch, answers: TeacherAnswers, progress: float
@@ -81,7 +86,16 @@ class InputCollector:
         """Return the inputs of the objectives for the student's outputs on a batch."""
         every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
         inputs = LossInputs(
-            main, every, batch, answers.outputs, progress, taps.take(), answers.features, self.weights, self.layout
+            main,
+            every,
+            batch,
+            answers.outputs,
+            progress,
+            taps.take(),
+            answers.features,
+            answers.every,
+            self.weights,
+            self.layout,
         )
         if batch.targets is not None:
             self.layout = self.layout.settled(main.shape, inputs.target_shape)

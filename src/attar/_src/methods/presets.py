@@ -64,12 +64,14 @@ class DistillationStage(ConstrainedStage):
         temperature: T, a number or a schedule.
         alpha: factor of the loss against the teacher, a number or a schedule.
         beta: factor of the loss against the labels; 0 without labels.
+        terms: further terms, such as ``other_outputs`` or ``damping``.
     """
 
     teacher: Teachers
     temperature: Temperature = 4.0
     alpha: Factor = 0.9
     beta: Factor = 0.1
+    terms: tuple[ObjectiveChoice, ...] = ()
 
     @model_validator(mode="after")
     def _refuse_no_loss(self) -> Self:
@@ -80,10 +82,10 @@ class DistillationStage(ConstrainedStage):
     def _losses(
         self, soft: type[Kl | SoftCrossEntropy | BinaryKl] = SoftLoss, hard: Term | None = None
     ) -> tuple[Term, ...]:
-        """Return the loss against the teacher and, unless ``beta`` is 0, ``hard`` with that weight."""
+        """Return the loss against the teacher, unless ``beta`` is 0 ``hard`` with that weight, and ``terms``."""
         first = soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)
-        hard = HardLoss() if hard is None else hard
-        return (first,) if self.beta == 0 else (first, hard.model_copy(update={"weight": self.beta}))
+        hard = (HardLoss() if hard is None else hard).model_copy(update={"weight": self.beta})
+        return (first, *([] if self.beta == 0 else [hard]), *self.terms)
 
 
 class Distill(DistillationStage):
@@ -155,7 +157,6 @@ class Compress(DistillationStage):
             offsets, bits of what layers read, layers in floating point; as in ``lsq``.
         floats, scale_bits, merge: ``bits``, ``scale_bits`` and ``merge`` of ``low_precision``.
         reach: share of the stage after which the budget applies in full.
-        terms: further terms, such as ``damping``.
     """
 
     stage: Literal["compress"] = "compress"
@@ -171,7 +172,6 @@ class Compress(DistillationStage):
     scale_bits: Literal[16, 32] = 32
     merge: bool = True
     reach: Annotated[float, Field(gt=0, le=0.9)] = 0.5
-    terms: tuple[ObjectiveChoice, ...] = ()
     # A factory, so that the record always has the value: a missing one means 0, the default of other stages.
     norm_batches: Annotated[int, Field(ge=0)] = Field(default_factory=lambda: 50, json_schema_extra={"default": 50})
 
@@ -192,7 +192,7 @@ class Compress(DistillationStage):
         file = None if self.size is None else self.size * (1 - _MARGIN)
         most = None if self.max_bytes is None else max(round(self.max_bytes * (1 - _MARGIN)) - _RECORD, 1)
         rate = Rate(file=file, max_bytes=most, reach=self.reach)
-        return (*self._losses(), rate, *self.terms)
+        return (*self._losses(), rate)
 
     def attached_rules(self) -> tuple[Rule, ...]:
         """Return ``constraints`` with ``lsq`` before those that need a grid, then ``low_precision``."""

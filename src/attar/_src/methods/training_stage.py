@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -102,7 +102,8 @@ class TrainingStage(TrainingPlan, Stage):
         terms, batch = self.loss_terms(), trial.batch.part(slice(None))
         program, collector = model.graph(train=False), InputCollector(terms, model, trial.teachers, trial.layout)
         taps = LayerTaps(program, collector.features)
-        outputs = program(*batch.pick(model.captured.names))
+        with _kept_values(model) as ruled:
+            outputs = program(*batch.pick(model.captured.names))
         inputs = collector.collect(outputs, taps, batch, collector.ask(batch), 0.0)
         losses = []
         for term in terms:
@@ -113,17 +114,14 @@ class TrainingStage(TrainingPlan, Stage):
         differentiable = [loss for loss in losses if loss.requires_grad]
         if not differentiable:
             raise SpecError("no loss depends on a trained parameter; compute losses from the outputs with PyTorch")
-        # A rule may train what a weight is made of, such as the points of a codebook, in place of the weight.
-        ruled = {name for constraint in model.constraints for name in constraint.weights}
-        trained = {
-            name: each for name, each in model.module.named_parameters() if each.requires_grad and name not in ruled
-        }
-        gradients: Sequence[torch.Tensor | None] = (
-            torch.autograd.grad(torch.stack(differentiable).sum(), [*trained.values()], allow_unused=True)
-            if trained
-            else ()
-        )
-        model.unreached.append({name for name, found in zip(trained, gradients, strict=True) if found is None})
+        # Of a weight under a rule what the program reads: it may be made of other parameters, as a codebook's points.
+        parameters = dict(model.module.named_parameters())
+        known = {name for constraint in model.constraints for name in constraint.weights}
+        trained = {name: (each,) for name, each in parameters.items() if name not in known} | ruled
+        frozen = {name for name, each in parameters.items() if not each.requires_grad}
+        trained = {n: found for n, every in trained.items() if n not in frozen and (found := _trainable(every))}
+        reached = _reached(differentiable, inputs, trained)
+        model.unreached.append(trained.keys() - reached)
         return model
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
@@ -158,6 +156,50 @@ class TrainingStage(TrainingPlan, Stage):
         job.feed = feed = context.feed(self.batch)
         callbacks, fabric, store, log = job.training_job(), context.fabric, context.store, context.log
         return fit(callbacks, self, feed, fabric, seed=context.seed, store=store, log=log, what=self.stage)
+
+
+@contextmanager
+def _kept_values(learner: Learner) -> Iterator[dict[str, tuple[torch.Tensor, ...]]]:
+    """Yield what the rules make of each weight, by name, once the program has run."""
+    acting = {name: rules[-1] for name in learner.weights if (rules := learner.weight_view().parametrizations(name))}
+    found: dict[str, tuple[torch.Tensor, ...]] = {}
+
+    def keep(name: str, value: torch.Tensor) -> None:
+        found[name] = (*found.get(name, ()), value)
+
+    hooks = [each.register_forward_hook(lambda _, __, out, name=name: keep(name, out)) for name, each in acting.items()]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _trainable(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return tuple(each for each in tensors if each.requires_grad)
+
+
+def _reached(
+    losses: Sequence[torch.Tensor], inputs: LossInputs, trained: Mapping[str, tuple[torch.Tensor, ...]]
+) -> set[str]:
+    """Return the names of ``trained`` on which a loss of outputs or layers depends.
+
+    A loss of the weights alone, such as a rate, does not count: it trains nothing towards the data, and takes what no
+    other loss keeps.
+    """
+    seen = _trainable([*inputs.every, *inputs.features.values()])
+    found = set[str]()
+    for loss in losses:
+        if not seen or not any(each is not None for each in _gradients(loss, seen)):
+            continue
+        every = [(name, each) for name, several in trained.items() for each in several]
+        gradients = _gradients(loss, [each for _, each in every])
+        found |= {name for (name, _), each in zip(every, gradients, strict=True) if each is not None}
+    return found
+
+
+def _gradients(loss: torch.Tensor, of: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+    return torch.autograd.grad(loss, of, retain_graph=True, allow_unused=True) if of else ()
 
 
 def _scalar_loss(objective: Objective, inputs: LossInputs) -> torch.Tensor:

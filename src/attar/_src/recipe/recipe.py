@@ -168,17 +168,20 @@ class Recipe(Spec):
                 seen = ignored
 
     def _check_inspected(self, stage: Stage, *place: str | int) -> None:
-        """Refuse a stage that reads layers of a teacher of which only outputs are known: a file or a cache."""
+        """Refuse a stage that looks into a teacher of which only the main output is known: a file or a cache."""
         for name, below in stage.inspected_teachers().items():
             model, why = self.models[name], None
             if name in self.teacher_cache:
-                why = f"is cached, and a cache has outputs only; remove {name!r} from teacher_cache"
+                why = f"is cached, and a cache has its main output only; remove {name!r} from teacher_cache"
             elif model.source.file is not None:
-                why = "is a file and has outputs only; give it a factory, and its weights as source.weights"
+                why = "is a file and has its main output only; give it a factory, and its weights as source.weights"
             elif model.ends_compressed:
-                why = "is quantized after training and has outputs only; give its quantize epochs, or remove that stage"
+                why = (
+                    "is quantized after training and has its main output only; give its quantize epochs, or remove "
+                    "that stage"
+                )
             if why is not None:
-                raise refused(f"the stage reads layers of {name!r}, which {why}", *place, *below)
+                raise refused(f"the stage reads layers or other outputs of {name!r}, which {why}", *place, *below)
 
     def _check_variants(self, stage: Stage, *place: str | int) -> None:
         cached = [self.teacher_cache[name] for name in stage.teachers() if name in self.teacher_cache]

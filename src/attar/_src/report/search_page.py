@@ -11,7 +11,17 @@ from attar._src.artifact.writer import write_atomically
 from attar._src.report.content import PageSection, PageTable
 from attar._src.report.figures.front import front_drawings
 from attar._src.report.page import TEMPLATES, page_parts
-from attar._src.report.wording import count, listed, metric, milliseconds, noise_words, number, plural, times
+from attar._src.report.wording import (
+    count,
+    listed,
+    metric,
+    milliseconds,
+    noise_words,
+    number,
+    plural,
+    share,
+    times,
+)
 
 #: Name of the page in the folder of a search.
 SEARCH_PAGE = "search.html"
@@ -41,9 +51,25 @@ def search_cells(result: Mapping[str, Any], file: Mapping[str, Any]) -> list[str
         number(file["drop"], 3),
         number(file["noise"], 2),
         metric(file["metric"], "accuracy" if "accuracy" in file["unit"] else ""),
+        *([share(file["others"])] if has_others(result) else []),
         milliseconds(file["ms"]),
         times(file["against_floating"][1]),
     ]
+
+
+def has_others(result: Mapping[str, Any]) -> bool:
+    """Return whether the network has outputs beside the main one, of which files are compared."""
+    return any(each.get("others") is not None for each in result["files"])
+
+
+def others_words(result: Mapping[str, Any]) -> str:
+    """Return what the column of other outputs has; empty without it."""
+    return (
+        "others: the most that an output beside the main one lost, of its predictions, or its squared error over its "
+        "variance; a file that loses more than half of it holds no goal"
+        if has_others(result)
+        else ""
+    )
 
 
 def best_words(result: Mapping[str, Any]) -> str:
@@ -76,10 +102,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
 
 
 def _sections(result: Mapping[str, Any]) -> list[PageSection]:
-    columns = ["File", "", "Bytes", "Lost", "±", "Metric", "One example", "Against floating point", "Gained"]
+    others = ["Others"] if has_others(result) else []
+    columns = ["File", "", "Bytes", "Lost", "±", "Metric", *others, "One example", "Against floating point", "Gained"]
     rows = [[*search_cells(result, each), each["gained"]] for each in result["files"]]
     marked = [place for place, each in enumerate(result["files"]) if each["name"] == result["best"]]
-    every = PageTable("Every file", columns, rows, numbers=range(2, 9), marked=marked, file="search.json")
+    every = PageTable("Every file", columns, rows, numbers=range(2, len(columns)), marked=marked, file="search.json")
     unit = result["files"][0]["unit"]
     text = (
         f"Every point is a file that was packed, decoded, judged on examples that calibration does not see (in {unit}) "
@@ -112,7 +139,7 @@ def _sections(result: Mapping[str, Any]) -> list[PageSection]:
         file="search.json",
     )
     left = [
-        *filter(None, [ruined_words(result)]),
+        *filter(None, [ruined_words(result), others_words(result)]),
         *(f"{name}: {why}" for name, why in result["failed"].items()),
         *(f"{name}: left out for time" for name in result["skipped"]),
     ]

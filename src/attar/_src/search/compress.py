@@ -147,7 +147,7 @@ def compress(
     facts = {"goal": goal.describe(), "keep": list(keep), **of.facts()}
     trainer = None
     if parts is not None:
-        trainer = Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep))
+        trainer = Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep), others=of.learns_others)
         facts["training"] = trainer.described()
     return GoalSearch(kept, goal, maker, seconds, started, say, trainer).run(facts)
 

@@ -8,7 +8,8 @@ from typing import Protocol
 class Figures(Protocol):
     """Bytes, points lost, and milliseconds of one example; ``ms`` is None where no time was measured.
 
-    ``ruined`` is whether most of what the module knows is lost.
+    ``ruined`` is whether most of what the module knows is lost, ``others`` the most that an output beside the main one
+    lost, as a share of its predictions or variance; None without such outputs.
     """
 
     @property
@@ -19,3 +20,5 @@ class Figures(Protocol):
     def ms(self) -> float | None: ...
     @property
     def ruined(self) -> bool: ...
+    @property
+    def others(self) -> float | None: ...

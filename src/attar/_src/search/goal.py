@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from attar._src.core.spec import Spec, refused
+from attar._src.measure.chance import KEPT_OF_KNOWN
 from attar._src.search.figures import Figures
 
 Aim = Literal["bytes", "ms", "drop"]
@@ -52,7 +53,8 @@ class Goal(Spec):
     def excess(self, file: Figures) -> float:
         """Return by how much a file breaks the bounds, summed as shares of them; 0 if it holds all.
 
-        Where no loss was agreed to (``max_drop``), a file that is ruined holds nothing: a bound of 0 is added.
+        Where no loss was agreed to (``max_drop``), a file that is ruined holds nothing: a bound of 0 is added. No loss
+        of the main output agrees to one that ruins another (``is_ruined``): a bound of a half is added.
 
         Example:
             >>> from attar._src.search.tried_file import TriedFile
@@ -61,7 +63,13 @@ class Goal(Spec):
             0.5
         """
         most_lost = 0.0 if self.max_drop is None and file.ruined else self.max_drop
-        bounds = ((file.drop, most_lost), (file.file_bytes, self.max_bytes), (_time(file), self.max_ms))
+        others = None if file.others is None else 1 - KEPT_OF_KNOWN
+        bounds = (
+            (file.drop, most_lost),
+            (file.others or 0.0, others),
+            (file.file_bytes, self.max_bytes),
+            (_time(file), self.max_ms),
+        )
         # A drop of 0 allowed: every point above it counts as one.
         return sum(max(0.0, (value - most) / (most or 1.0)) for value, most in bounds if most is not None)
 

@@ -142,14 +142,14 @@ class PostTraining:
         return allocate(allocator, target)
 
     def judged(self, path: Path) -> dict[str, Any]:
-        """Return what the decoded file loses on ``held``: the fields of a ``TriedFile`` from ``drop`` to ``ruined``.
+        """Return what the decoded file loses on ``held``: the fields of a ``TriedFile`` from ``drop`` to ``others``.
 
         Raises:
             ModelError: its outputs are not finite.
         """
         seen = judge_file(path, self.judge, self.held, self.limits)
         drop = self.judge.points(seen)
-        if not math.isfinite(drop):
+        if not math.isfinite(drop + (seen.worst_other or 0.0)):
             raise ModelError("its outputs are not finite on validation examples")
         return {
             "drop": round(drop, 6),
@@ -157,6 +157,7 @@ class PostTraining:
             "noise": drop_noise(seen, self.judge, self.held.examples),
             "metric": seen.metric,
             "ruined": self.judge.ruins(seen),
+            "others": seen.worst_other,
         }
 
     def times(self, paths: Sequence[Path], seconds: float = _TIMED) -> NDArray[np.float64]:

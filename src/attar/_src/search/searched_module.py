@@ -23,6 +23,7 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
+from attar._src.measure.difference import INTEGERS
 from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
 from attar._src.methods.allocate.file_judge import FEW_JUDGED, told_of_others
@@ -147,6 +148,11 @@ class SearchedModule:
         """Whether all calibration inputs have labels."""
         return len(self.context.calibration.targets) == len(self.inputs.batches)  # type: ignore[union-attr]
 
+    @property
+    def learns_others(self) -> bool:
+        """Whether there are outputs beside the main one that a training can learn from the module."""
+        return any(kind != INTEGERS for kind in self.judge.kinds.values())
+
     def batches(self) -> Iterator[Batch]:
         """Yield the calibration inputs with their labels."""
         targets = self.examples.targets or (None,) * len(self.inputs.batches)
@@ -184,8 +190,8 @@ class SearchedModule:
             )
         if judge.unjudged:
             yield f"labels do not count here: {judge.unjudged}. What a file loses is told in {judge.unit}"
-        if judge.uncounted:
-            yield f"what a file loses is of the main output alone; {told_of_others(judge.uncounted)}"
+        if told := told_of_others(judge):
+            yield told
         known = None if judge.floating is None or judge.unit not in _COUNTED else judge.floating.floating
         if most and known is not None and known >= _KNOWN and count >= FEW_JUDGED:
             yield (

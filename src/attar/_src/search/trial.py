@@ -46,6 +46,7 @@ class TrialOutcome(Spec):
         drop: points lost against the reference; those of the metric itself, as a loss, without one.
         unit: of the drop.
         ruined: whether most of what the reference knows beyond one answer for all is lost (``Chance.ruined``).
+        others: None: outputs beside the main one are not compared.
         ms: median milliseconds of one example on one thread; None if not asked for.
         against_reference: quartiles of its time over that of the reference in the same round.
         seconds: that training, packing and measuring took; of a trial that was resumed, the last part.
@@ -59,6 +60,7 @@ class TrialOutcome(Spec):
     drop: float
     unit: str
     ruined: bool = False
+    others: float | None = None
     ms: float | None = None
     against_reference: tuple[float, float, float] | None = None
     seconds: float = 0.0

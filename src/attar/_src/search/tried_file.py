@@ -29,6 +29,7 @@ class TriedFile(Spec):
             it is no share of predictions.
         metric: on the validation examples; None without labels.
         ruined: whether most of what the module knows is lost (``Judge.ruins``).
+        others: the most that an output beside the main one lost (``OutputError.worst_other``); None without any.
         ms: median milliseconds of one example on one thread.
         against_floating: quartiles of its time over that of the floating-point file in the same round.
         seconds: it took to make, write and measure.
@@ -48,6 +49,7 @@ class TriedFile(Spec):
     noise: float | None = None
     metric: float | None = None
     ruined: bool = False
+    others: float | None = None
     ms: float
     against_floating: tuple[float, float, float] = (1.0, 1.0, 1.0)
     seconds: float = 0.0

@@ -27,12 +27,27 @@ class Teacher(Protocol):
         """Return the main output for a batch, on the batch's device, without gradient."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a teacher shows of itself for a batch.
+
+    Attributes:
+        main: the main output, in float32 at least.
+        every: all outputs, in order.
+        layers: path of a layer -> its value.
+    """
+
+    main: torch.Tensor
+    every: tuple[torch.Tensor, ...]
+    layers: Mapping[str, torch.Tensor]
+
+
 @runtime_checkable
 class OpenTeacher(Teacher, Protocol):
     """A teacher whose layers can be read: a program, not a file or a cache."""
 
-    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Return the main output for a batch and the values of ``layers`` by path, without gradient.
+    def look(self, batch: Batch, layers: Sequence[str]) -> Look:
+        """Return the outputs for a batch and the values of ``layers`` by path, without gradient.
 
         Raises:
             UnknownName: there is no such layer.

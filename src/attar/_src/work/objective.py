@@ -29,6 +29,7 @@ class LossInputs:
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
         teacher_features: model name -> module path -> its output.
+        teacher_outputs: model name -> all its outputs, in order, of the teachers that are looked into.
         weights: the weights with the effect of the constraints.
         layout: the class axis of the outputs, and the target to ignore.
     """
@@ -40,6 +41,7 @@ class LossInputs:
     progress: float
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    teacher_outputs: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
     weights: WeightView = field(default_factory=WeightView)
     layout: ClassLayout = FROM_SHAPES
 

@@ -34,7 +34,7 @@ class Term(Spec):
         return ()
 
     def teacher_features(self) -> Mapping[str, tuple[str, ...]]:
-        """Return model name -> paths of the modules whose outputs it needs."""
+        """Return model name -> paths of the modules whose outputs it needs, none for all outputs of the model."""
         return {}
 
     def size_budget(self) -> SizeBudget | None:

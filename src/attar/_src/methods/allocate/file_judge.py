@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attar._src.artifact.reader import Artifact, open_artifact
+from attar._src.measure.chance import is_ruined
 from attar._src.methods.allocate.judge import Judge, OutputError, session_outputs
 from attar._src.runtime.session import Session
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -14,10 +16,15 @@ from attar._src.work.calibration_inputs import CalibrationInputs
 FEW_JUDGED = 200
 
 
-def told_of_others(count: int) -> str:
-    """Return what becomes of outputs that a drop does not count, in words."""
-    others = "the other output bears" if count == 1 else f"the {count} other outputs bear"
-    return f"{others} on which bits are chosen, by the error, and on no drop"
+def told_of_others(judge: Judge) -> str:
+    """Return what a drop counts of outputs beside the main one, in words; empty where there are none."""
+    if not judge.kinds:
+        return ""
+    named = f"output{'' if len(judge.kinds) == 1 else 's'} {', '.join(map(repr, judge.kinds))}"
+    return (
+        f"a drop is of the main output; of {named} it is only seen to that no more than half is lost, of predictions "
+        "or of variance"
+    )
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,18 @@ class FileJudge:
         return sum(seen.error for seen in self.compared(artifact).values())
 
     def drop(self, artifact: Artifact) -> tuple[float, str]:
-        """Return what the decoded file loses, in the points of ``max_drop`` and their unit, the most of all graphs."""
-        lost = {graph: self.judges[graph].points(seen) for graph, seen in self.compared(artifact).items()}
-        graph = max(lost, key=lost.__getitem__)
-        return lost[graph], self.judges[graph].unit
+        """Return what the decoded file loses, in the points of ``max_drop`` and their unit, the most of all graphs.
+
+        It is infinite where an output beside the main one is ruined, which nobody agreed to.
+        """
+        found = self.compared(artifact)
+        for graph, seen in found.items():
+            for name, lost in seen.others.items():
+                if is_ruined(lost):
+                    return math.inf, f"{self.judges[graph].unit}: more than half of output {name!r} is lost"
+        points = {graph: self.judges[graph].points(seen) for graph, seen in found.items()}
+        graph = max(points, key=points.__getitem__)
+        return points[graph], self.judges[graph].unit
 
     def dropped_by(self, packed: bytes, most: float) -> str:
         """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
@@ -66,8 +81,8 @@ class FileJudge:
                 found.append(f"{counts}, as the labels give no metric: {judge.unjudged}")
             elif self.labelled[graph] and not self.inputs[graph].targets:
                 found.append(f"{counts}: the examples of data have labels, those of validation none; give them, too")
-            if judge.uncounted:
-                found.append(f"{counts} of the main output alone; {told_of_others(judge.uncounted)}")
+            if told := told_of_others(judge):
+                found.append(told)
             if examples < FEW_JUDGED:
                 found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
         return found

@@ -1,14 +1,14 @@
 """Outputs of a changed network against those of the network as it was, which is the reference: its teacher.
 
 Classes, predictions and metrics are those of the main output. The error is the mean over all outputs in floating point,
-so that what only another one reads is not free to be ruined.
+and what is lost of the worst of the others is told beside it: no agreed loss of the main output ruins them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,10 +18,21 @@ from torch import fx
 
 from attar._src.core.errors import AttarError, DataError
 from attar._src.core.fields import main_output_name
-from attar._src.measure.chance import KEPT_OF_KNOWN, Chance
+from attar._src.measure.chance import Chance, is_ruined
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
-from attar._src.measure.difference import SCORES, VALUES, Difference, are_shares, class_axis, kind_of_output
+from attar._src.measure.difference import (
+    INTEGERS,
+    SCORES,
+    VALUES,
+    Difference,
+    are_shares,
+    class_axis,
+    decibels,
+    divergence,
+    kind_of_output,
+    relative_noise,
+)
 from attar._src.measure.metric import Metric
 from attar._src.measure.metric_change import (
     YES_OR_NO,
@@ -45,18 +56,18 @@ class ModelOutputs:
 
     Attributes:
         main: what losses and metrics see.
-        others: the others in floating point, in order.
+        others: all others by name, in order.
     """
 
     main: Outputs
-    others: tuple[Outputs, ...] = ()
+    others: Mapping[str, Outputs] = field(default_factory=dict)
 
     @classmethod
     def of(cls, outputs: Mapping[str, Outputs]) -> ModelOutputs:
         """Return those of outputs by name, in the order of the network's."""
         floating = {name: each.dtype.kind == "f" for name, each in outputs.items()}
         main = main_output_name(floating)
-        return cls(outputs[main], tuple(each for name, each in outputs.items() if name != main and floating[name]))
+        return cls(outputs[main], {name: each for name, each in outputs.items() if name != main})
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class OutputError:
             classes.
         changed: share of predictions that differ; None of outputs that are judged by their values.
         metric: of the changed outputs; None without labels.
+        others: what each other output lost, by name: the share of its predictions, or integers, that differ; of values
+            the squared difference over their variance.
     """
 
     error: float
@@ -78,6 +91,12 @@ class OutputError:
     kl: float | None = None
     changed: float | None = None
     metric: float | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def worst_other(self) -> float | None:
+        """The most that another output lost; None without any."""
+        return max(self.others.values(), default=None)
 
 
 class KnownOutputs(Protocol):
@@ -139,6 +158,7 @@ class Judge:
         constant: what a constant answer reaches; None if the metric does not tell.
         unjudged: why there are targets and no metric; empty otherwise.
         others: the other outputs of the reference, of each batch.
+        kinds: of the other outputs.
     """
 
     wanted: Sequence[Outputs]
@@ -149,7 +169,8 @@ class Judge:
     floating: MetricChange | None = None
     constant: Chance | None = None
     unjudged: str = ""
-    others: Sequence[tuple[Outputs, ...]] = ()
+    others: Sequence[Mapping[str, Outputs]] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, program: fx.GraphModule, inputs: CalibrationInputs, name: str, labelled: Labelled) -> Judge:
@@ -177,7 +198,8 @@ class Judge:
             axis = labelled.layout.settled(wanted[0].shape, labels.shape).axis
         axis = class_axis(wanted[0].shape, axis)
         others = [each.others for each in reference]
-        return cls(wanted, kind, axis, targets if change else (), labelled, change, constant, why, others)
+        kinds = {each: kind_of_output(array, each, main=False) for each, array in others[0].items()}
+        return cls(wanted, kind, axis, targets if change else (), labelled, change, constant, why, others, kinds)
 
     @property
     def chance(self) -> Chance | None:
@@ -204,11 +226,12 @@ class Judge:
     def judge(self, outputs: Iterable[ModelOutputs]) -> OutputError:
         """Return how far outputs of the same batches are from the reference."""
         seen, nats, positions, judged = Difference(self.axis), 0.0, 0, []
-        beside = [Difference(class_axis(each.shape, None)) for each in (self.others[0] if self.others else ())]
+        beside = {name: Difference(class_axis(each.shape)) for name, each in (*self.others, {})[0].items()}
         for place, (made, want) in enumerate(zip(outputs, self.wanted, strict=True)):
             got = made.main
             seen.add(got, want)
-            for difference, mine, other in zip(beside, made.others, self.others[place] if beside else (), strict=True):
+            wanted = self.others[place].values() if beside else ()
+            for difference, mine, other in zip(beside.values(), made.others.values(), wanted, strict=True):
                 difference.add(mine, other)
             if self.kind == SCORES and self.axis is not None:
                 each = divergence(got, want, self.axis, shares=self.shares)
@@ -216,14 +239,16 @@ class Judge:
             if self.targets:
                 judged.append((want, got, self.targets[place]))
         share = seen.equal_share(self.kind)
-        errors = [relative_noise(each) for each in (seen, *beside)]
-        error = sum(errors) / len(errors)
+        changes = {name: each.equal_share(self.kinds[name]) for name, each in beside.items()}
+        noises = {name: relative_noise(each) for name, each in beside.items() if self.kinds[name] != INTEGERS}
+        error = sum([relative_noise(seen), *noises.values()]) / (1 + len(noises))
         return OutputError(
             error=error,
             signal_to_noise_db=decibels(error),
             kl=nats / positions if positions else None,
             changed=None if share is None else 1 - share,
             metric=self._metric(judged),
+            others={name: noises[name] if equal is None else 1 - equal for name, equal in changes.items()},
         )
 
     @property
@@ -232,11 +257,6 @@ class Judge:
         if self.floating is not None and self.floating.better:
             return f"points of {self.floating.name}" if self.floating.better > 0 else f"% of {self.floating.name}"
         return _RELATIVE if self.kind == VALUES else "% of predictions"
-
-    @property
-    def uncounted(self) -> int:
-        """How many outputs :meth:`points` does not count: all but the main one, but for a relative error."""
-        return len(self.others[0]) if self.others and self.unit != _RELATIVE else 0
 
     def demand_direction(self) -> None:
         """Refuse a metric that was asked for, of which it is not known whether more is better.
@@ -273,14 +293,16 @@ class Judge:
 
         It knows by how much its metric is better than that of a constant answer. Where that is not known: its
         predictions, or, of values, their variance. A reference that is no better than a constant answer has nothing to
-        lose.
+        lose. So are files of which another output is (``is_ruined``).
 
         Example: of 91 % accuracy in ten classes 81 points can be lost, so that a file of 50 % is ruined; so is one that
         changes more than half of all predictions, where there are no labels.
         """
+        if is_ruined(seen.worst_other):
+            return True
         if self.floating is not None and self.floating.better and self.constant is not None:
             return self.constant.ruined(self.floating.floating, math.nan if seen.metric is None else seen.metric)
-        return (seen.error if seen.changed is None else seen.changed) > 1 - KEPT_OF_KNOWN
+        return is_ruined(seen.error if seen.changed is None else seen.changed)
 
     def _metric(self, judged: Sequence[tuple[Outputs, Outputs, NDArray[Any]]]) -> float | None:
         if not judged:
@@ -305,42 +327,3 @@ def session_outputs(session: Session, batches: Iterable[Sequence[torch.Tensor]])
     names = [port.name for port in session.inputs]
     for batch in batches:
         yield ModelOutputs.of(session.run({name: each.numpy() for name, each in zip(names, batch, strict=True)}))
-
-
-def decibels(error: float) -> float | None:
-    """Return the signal to noise, ``-10 log10(error)``: 20 for 0.01; None if that is not finite."""
-    return -10 * math.log10(error) if 0 < error < math.inf else None
-
-
-def relative_noise(seen: Difference) -> float:
-    """Return the squared error over the variance of what was wanted; over its square, if it does not vary.
-
-    Infinity if an output is not finite.
-    """
-    if not seen.finite:
-        return float("inf")
-    decibel = seen.signal_to_noise_db
-    if decibel is not None:
-        return float(10 ** (-decibel / 10))
-    return (seen.relative_error or 0.0) ** 2
-
-
-def divergence(got: Outputs, want: Outputs, axis: int, *, shares: bool = False) -> NDArray[np.float64]:
-    """Return ``KL(p_want || p_got)`` in nats at each position.
-
-    Scores and logarithms of probabilities have the same softmax; probabilities themselves are ``shares``.
-
-    Example:
-        >>> divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]), 1, shares=True).round(4).tolist()
-        [0.1308]
-    """
-    before, after = (_log_probabilities(each, axis, shares=shares) for each in (want, got))
-    return np.asarray((np.exp(before) * (before - after)).sum(axis))
-
-
-def _log_probabilities(outputs: Outputs, axis: int, *, shares: bool) -> NDArray[np.float64]:
-    exact = np.nan_to_num(outputs.astype(np.float64))
-    if shares:
-        return np.asarray(np.log(np.maximum(exact, 1e-12)))
-    exact = exact - exact.max(axis, keepdims=True)
-    return np.asarray(exact - np.log(np.exp(exact).sum(axis, keepdims=True)))

@@ -21,12 +21,13 @@ from attar._src.core.digest import digest
 from attar._src.core.interrupt import raise_if_interrupted
 from attar._src.core.progress import Bar
 from attar._src.core.scheme import Shape
+from attar._src.measure.difference import decibels
 from attar._src.methods.allocate.candidates import Candidate
 from attar._src.methods.allocate.changed.anchors import ANCHORS, SMALLEST_ERROR, anchors, between, tells_apart
 from attar._src.methods.allocate.changed.change import KeptValues, PartChange
 from attar._src.methods.allocate.changed.changed_runs import ChangedRuns
 from attar._src.methods.allocate.curvature import Estimates
-from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, decibels, model_outputs
+from attar._src.methods.allocate.judge import UNLABELLED, Judge, Labelled, OutputError, model_outputs
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import LayerSensitivity, LevelFigures, LevelKind, SensitivityTable
 from attar._src.work.calibration_inputs import CalibrationInputs
@@ -234,6 +235,7 @@ def _together(errors: Sequence[OutputError]) -> OutputError:
         kl=sum(nats) if nats else None,
         changed=max(shares, default=None),
         metric=metrics[0] if metrics else None,
+        others={name: lost for each in errors for name, lost in each.others.items()},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from torch.func import functional_call
 from attar._src.core.digest import digest
 from attar._src.core.errors import SpecError
 from attar._src.methods.teachers.cache import TeacherCache
-from attar._src.model.interface import main_output
+from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.programs import copy_graph, to_device
 from attar._src.model.taps import LayerTaps
 from attar._src.runtime.session import Session
 from attar._src.train.batch import Batch
-from attar._src.work.context import OpenTeacher, Teacher
+from attar._src.work.context import Look, OpenTeacher, Teacher
 from attar._src.work.learner import Learner
 
 
@@ -43,22 +44,28 @@ class LiveTeacher(OpenTeacher):
         self._tapped: dict[tuple[str, ...], tuple[fx.GraphModule, LayerTaps]] = {}
 
     def outputs(self, batch: Batch) -> Tensor:
-        return self._main_output(self.program, batch)
+        return main_output(self._outputs(self.program, batch)).float()
 
-    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if not isinstance(self.program, fx.GraphModule):
+    def look(self, batch: Batch, layers: Sequence[str]) -> Look:
+        if layers and not isinstance(self.program, fx.GraphModule):
             raise SpecError(f"layers of a {type(self.program).__name__} cannot be read; give a captured program")
-        if tuple(layers) not in self._tapped:
-            tapped = copy_graph(self.program)
-            self._tapped[tuple(layers)] = tapped, LayerTaps(tapped, layers)
-        program, taps = self._tapped[tuple(layers)]
-        return self._main_output(program, batch), taps.take()
+        program, taps = self._with_taps(tuple(layers))
+        outputs = self._outputs(program, batch)
+        every = tuple(flatten_outputs(outputs).values())
+        return Look(main_output(outputs).float(), every, {} if taps is None else taps.take())
 
-    def _main_output(self, program: nn.Module, batch: Batch) -> Tensor:
+    def _with_taps(self, layers: tuple[str, ...]) -> tuple[nn.Module, LayerTaps | None]:
+        if not layers or not isinstance(self.program, fx.GraphModule):
+            return self.program, None
+        if layers not in self._tapped:
+            tapped = copy_graph(self.program)
+            self._tapped[layers] = tapped, LayerTaps(tapped, layers)
+        return self._tapped[layers]
+
+    def _outputs(self, program: nn.Module, batch: Batch) -> Any:
         inputs = batch.to(self.fabric.device).pick(self.names)
         with torch.no_grad(), self.fabric.autocast():
-            outputs = functional_call(program, self._state, inputs) if self._state else program(*inputs)
-        return main_output(outputs).float()
+            return functional_call(program, self._state, inputs) if self._state else program(*inputs)
 
     @property
     def fingerprint(self) -> str:

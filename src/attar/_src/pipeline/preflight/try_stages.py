@@ -21,7 +21,7 @@ from attar._src.measure.class_layout import ClassLayout
 from attar._src.measure.metric import Metric, per_class
 from attar._src.methods.teachers.teacher import DeployedTeacher
 from attar._src.model.capture import CapturedModel
-from attar._src.model.interface import main_output
+from attar._src.model.interface import flatten_outputs, main_output
 from attar._src.model.operators import argument, data_of, is_batch_norm
 from attar._src.model.taps import LayerTaps
 from attar._src.model.traced import TracedModel
@@ -36,7 +36,7 @@ from attar._src.train.batch import Batch
 from attar._src.train.feed import ArrayFeed, LoaderFeed
 from attar._src.train.seeds import IsolatedRandom, derive_seed
 from attar._src.work.compressed_model import CompressedModel
-from attar._src.work.context import Teacher, Trial
+from attar._src.work.context import Look, Teacher, Trial
 from attar._src.work.learner import Learner
 from attar._src.work.stage import Stage
 
@@ -99,8 +99,10 @@ def _unreached(learner: Learner, traced: TracedModel) -> str:
     shown = listed([*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
     return (
         f"no loss depends on {shown}, so what is computed from {'it' if len(names) == 1 else 'them'} alone stays as it "
-        "was before the training: losses read the main output; for others write an objective of your own that reads "
-        "LossInputs.every, or freeze these parameters (requires_grad=False) if they are trained already"
+        "was before the training, or loses what a rate takes: losses read the main output; add other_outputs, with a "
+        "teacher that has these outputs, or an objective of your own that reads LossInputs.every; or, if these "
+        "parameters are trained already, freeze them (requires_grad=False) and keep their layers in floating point "
+        "(keep)"
     )
 
 
@@ -131,13 +133,14 @@ class _Untrained:
         self.captured = captured
 
     def outputs(self, batch: Batch) -> torch.Tensor:
-        return self.look(batch, ())[0]
+        return self.look(batch, ()).main
 
-    def look(self, batch: Batch, layers: Sequence[str]) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    def look(self, batch: Batch, layers: Sequence[str]) -> Look:
         program = self.captured.copy(train=False)
         taps = LayerTaps(program, layers)
         with torch.no_grad():
-            return main_output(program(*batch.pick(self.captured.names))).float(), taps.take()
+            outputs = program(*batch.pick(self.captured.names))
+        return Look(main_output(outputs).float(), tuple(flatten_outputs(outputs).values()), taps.take())
 
 
 def _some_examples(

@@ -154,7 +154,9 @@ def compare(
     facts = {**of.facts(), "keep": list(keep)}
     trained = None
     if parts is not None:
-        trained = TrainedFiles(Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep)))
+        trained = TrainedFiles(
+            Trainer(parts, of.recipe_fields(dynamic), kept.path, licence, tuple(keep), others=of.learns_others)
+        )
         facts["training"] = trained.trainer.described()
     comparison = Comparison(of, kept, maker, chosen, asked, seconds, started, say, trained)
     return ComparisonResult(kept.path, comparison.run(facts))

@@ -25,6 +25,7 @@ class ComparisonTry(Spec):
         metric: on the validation examples; None without labels.
         ruined: whether most of what the module knows is lost (``Judge.ruins``), so that no smaller file of the kind is
             of use.
+        others: the most that an output beside the main one lost (``OutputError.worst_other``); None without any.
         seconds: it took to make and judge.
         training_examples: that gradient steps on the module's weights saw.
         failed: why there is no file.
@@ -43,6 +44,7 @@ class ComparisonTry(Spec):
     noise: float | None = None
     metric: float | None = None
     ruined: bool = False
+    others: float | None = None
     seconds: float = 0.0
     training_examples: int = 0
     failed: str = ""

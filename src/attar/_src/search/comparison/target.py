@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from attar._src.core.errors import SpecError
+from attar._src.measure.chance import is_ruined
 from attar._src.search.comparison.comparison_try import ComparisonTry
 from attar._src.search.comparison.tuned import TunedOption
 
@@ -39,8 +40,8 @@ class EqualTarget:
     most: float
 
     def holds(self, tried: ComparisonTry) -> bool:
-        """Return whether a file holds it."""
-        value = tried.file_bytes if self.what == "bytes" else tried.drop
+        """Return whether a file holds it; no loss of the main output agrees to one that ruins another."""
+        value = tried.file_bytes if self.what == "bytes" else math.inf if is_ruined(tried.others) else tried.drop
         return value is not None and math.isfinite(value) and value <= self.most
 
     def reached(self, tried: ComparisonTry) -> bool:
@@ -66,7 +67,7 @@ class EqualTarget:
         if nearest is None:
             return next(each.failed for each in reversed(tries) if each.failed)
         if self.what == "drop":
-            return f"loses {nearest:.3g} at least"
+            return f"loses {nearest:.3g} at least" if nearest > self.most else "ruins an output beside the main one"
         if (ruined := self.ruined(tries)) is not None:
             return f"loses {ruined.drop:.3g} with {ruined.file_bytes:,} bytes already"
         return f"{nearest:,.0f} bytes at least"

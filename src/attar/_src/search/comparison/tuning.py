@@ -179,7 +179,7 @@ class Comparison:
                     told["train"], steps_saw = self.trained.save(options["train"], path.stem, path)
                 seen = self.of.seen(path)
             drop = self.of.judge.points(seen)
-            if not math.isfinite(drop):
+            if not math.isfinite(drop + (seen.worst_other or 0.0)):
                 raise SpecError("its outputs are not finite on validation examples")
             fields |= {
                 "file": path.relative_to(self.folder.path).as_posix(),
@@ -190,6 +190,7 @@ class Comparison:
                 "noise": self.of.noise(seen),
                 "metric": seen.metric,
                 "ruined": self.of.judge.ruins(seen),
+                "others": seen.worst_other,
                 "training_examples": steps_saw,
             }
         except AttarError as error:

@@ -34,6 +34,7 @@ class QuickFigures:
         examples: that were seen: fewer than all where the bound was out of reach.
         ms: predicted; None without a table of times.
         ruined: whether most of what the network knows is lost on these examples.
+        others: the most that another output lost.
     """
 
     file_bytes: int
@@ -41,6 +42,7 @@ class QuickFigures:
     examples: int
     ms: float | None = None
     ruined: bool = False
+    others: float | None = None
 
 
 class QuickTrials:
@@ -101,7 +103,8 @@ class QuickTrials:
             for name in changed:
                 set_tensor(self._program, name, _fast(self._before[name]))
         ms = None if self.times is None else self.times.cost(point)
-        return QuickFigures(round(self.solved.problem.cost(point)), drop, examples, ms, judge.ruins(seen))
+        cost = round(self.solved.problem.cost(point))
+        return QuickFigures(cost, drop, examples, ms, judge.ruins(seen), seen.worst_other)
 
     def _out_of_reach(self, drop: float, seen: OutputError, examples: int) -> bool:
         if self.goal is None or self.goal.max_drop is None or seen.changed is None:

@@ -25,7 +25,7 @@ from attar._src.search.training.next_trained import Target, TrainedStep
 from attar._src.search.training.parts import TrainingParts
 from attar._src.search.training.registry import TRAINED_WAYS
 from attar._src.search.training.student_facts import StudentFacts
-from attar._src.search.training.way import STUDENT, TEACHER, Stages, TrainingTarget
+from attar._src.search.training.way import ITSELF, STUDENT, TEACHER, Stages, TrainingTarget
 from attar._src.search.trial import run_trial
 from attar._src.train.augment import Finite
 from attar._src.work.size_budget import BudgetError
@@ -63,6 +63,8 @@ class Trainer:
         activations: bits of what layers read; None for floating point.
         epochs: of a whole training; 0 until :meth:`decide`.
         precision, layout: of all trainings, as of a recipe; those that train fastest after :meth:`decide`.
+        others: whether the module has outputs beside the main one, which are learned from the module itself: a teacher
+            may not have them, and a cache of its outputs does not.
         variants: of each example, whose outputs of the teacher are computed once, where augmentation makes more.
     """
 
@@ -75,6 +77,7 @@ class Trainer:
     epochs: int = 0
     precision: str = "32-true"
     layout: str = "contiguous"
+    others: bool = False
     variants: int = _VARIANTS
     _prepared: Preparation | None = field(default=None, init=False)
     _facts: StudentFacts | None = field(default=None, init=False)
@@ -170,6 +173,7 @@ class Trainer:
             activations=self.activations,
             labels=facts.labels,
             keep=self.keep,
+            others=self._teacher_of_others,
         )
 
     def applies(self, way: str, target: Target) -> bool:
@@ -191,8 +195,17 @@ class Trainer:
         """Return the seconds that outputs of the teacher are going to take once, for all trainings."""
         if not self.facts.output_seconds or (self.folder / _TEACHER_OUTPUTS).exists():
             return 0.0
-        kept = min(_variants(self.parts.data) or 0, self.variants)
-        return kept * self.facts.steps * self.facts.output_seconds
+        return self._kept_variants * self.facts.steps * self.facts.output_seconds
+
+    @property
+    def _kept_variants(self) -> int:
+        """Of each example, whose outputs of the teacher are kept; 0 where the teacher is asked at each step."""
+        asked = self._teacher_of_others == TEACHER
+        return 0 if asked else min(_variants(self.parts.data) or 0, self.variants)
+
+    @property
+    def _teacher_of_others(self) -> str:
+        return "" if not self.others else TEACHER if self.parts.teacher is None else ITSELF
 
     def plain_seconds(self, stages: Sequence[Mapping[str, Any]]) -> float:
         """Return the seconds of stages by the time of a plain step of the whole module.
@@ -237,8 +250,9 @@ class Trainer:
             TEACHER: {"source": self._teacher_source()},
             STUDENT: {"source": dict(self.parts.model), "stages": list(stages), "licence": self.licence},
         }
-        variants = _variants(self.parts.data)
-        kept = min(variants or 0, self.variants)
+        if self._teacher_of_others == ITSELF:
+            models[ITSELF] = {"source": dict(self.parts.model)}
+        kept = self._kept_variants
         cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
         made: Recipe = build_spec(
             Recipe,

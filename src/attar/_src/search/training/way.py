@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 #: Stages of a recipe, as YAML has them.
 Stages = list[dict[str, Any]]
 
-#: Name of the model that teaches, and of the one whose file counts.
-TEACHER, STUDENT = "teacher", "student"
+#: Name of the model that teaches, of the module itself where another teaches, and of the one whose file counts.
+TEACHER, ITSELF, STUDENT = "teacher", "itself", "student"
 #: Bytes of a file beside codes, scales and vectors: graph, manifest, footer.
 _REST = 600
 #: Share of the file that scales, or vectors, may take before fewer are stored, or in fewer bits.
@@ -38,6 +38,7 @@ class TrainingTarget:
         activations: bits of what layers read; None for floating point.
         labels: whether the training examples have labels.
         keep: globs of layers that stay in floating point.
+        others: name of the model from which outputs beside the main one are learned; empty where there are none.
     """
 
     max_bytes: int | None
@@ -52,6 +53,7 @@ class TrainingTarget:
     activations: int | None = None
     labels: bool = True
     keep: tuple[str, ...] = ()
+    others: str = ""
 
     @property
     def floats(self) -> int:
@@ -105,7 +107,8 @@ class TrainingTarget:
         }
 
     def _losses(self) -> dict[str, Any]:
-        return {} if self.labels else {"alpha": 1.0, "beta": 0.0}
+        terms = [{"name": "other_outputs", "teacher": self.others}]
+        return ({} if self.labels else {"alpha": 1.0, "beta": 0.0}) | ({"terms": terms} if self.others else {})
 
 
 class TrainedWay(ABC):

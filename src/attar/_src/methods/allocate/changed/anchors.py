@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from attar._src.methods.allocate.judge import OutputError, decibels
+from attar._src.measure.difference import decibels
+from attar._src.methods.allocate.judge import OutputError
 from attar._src.methods.allocate.level import Level
 
 #: So many levels of a part run through the whole network where the others may be estimated.

@@ -147,7 +147,11 @@ class _Rate(Objective):
             with on_cpu(learner), suppress(BudgetError):
                 self.room = _CodeRoom.of(size, weights.grid_positions(), learner)
                 self.begun[1] = self.room.bits
-        fixed = dict[str, torch.Tensor]()
+        fixed = {
+            name: torch.ones_like(each.at, dtype=torch.bool)
+            for name, each in weights.grid_positions().items()
+            if not weights.tensors[name].requires_grad
+        }
         for _ in range(_FITS):
             positions = weights.grid_positions()
             rounded = float(_rates(positions)[1])

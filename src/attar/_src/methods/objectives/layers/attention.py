@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from attar._src.core.errors import SpecError
-from attar._src.methods.objectives.paired_layers import PairedLayersTerm
+from attar._src.methods.objectives.layers.paired_layers import PairedLayersTerm
 from attar._src.methods.objectives.soft_targets import valid_positions
 from attar._src.methods.objectives.stateless import StatelessTerm
 from attar._src.work.objective import LossInputs

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from attar._src.methods.objectives.paired_layers import PairedLayersTerm
+from attar._src.methods.objectives.layers.paired_layers import PairedLayersTerm
 from attar._src.methods.objectives.soft_targets import mean_over_valid
 from attar._src.work.learner import Learner
 from attar._src.work.objective import LossInputs, Objective

@@ -1,0 +1,1 @@
+"""Losses on intermediate layers of student and teacher."""
