@@ -14,6 +14,7 @@ class Figures:
     drop: float
     ms: float | None = None
     ruined: bool = False
+    others: float | None = None
 
 
 def additive(seed=0, layers=6, bits=(2, 4, 8), sparsity=(0.5, 0.0), *, measured=True):
