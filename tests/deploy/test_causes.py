@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -116,3 +118,8 @@ def test_an_error_that_is_spread_is_said_to_be():
     said = two.sentence()
     assert "the weight a (60%) and the input of b (30%) cause most of the error" in said
     assert "overrides={'a': 8} for 8 bits, or keep=('a',) and keep_activations=('b',) for floating point" in said
+    # Of bits that follow from a target none can be set.
+    assert "write a larger target (size=" in replace(two, targeted=True).sentence()
+    assert "overrides" not in replace(two, targeted=True).sentence()
+    coarse = replace(both, causes=(*both.causes, Cause("the weight", "w", 0.01, 4)), targeted=True)
+    assert "give a larger target (size=" in coarse.sentence()

@@ -57,13 +57,25 @@ class Cause:
         return f"{self.kind} {self.name} ({self.share:.0%})"
 
 
+#: What to ask for where bits follow from a target.
+_LARGER = "a larger target (size=, max_bytes=; a smaller max_drop=)"
+
+
 @dataclass(frozen=True)
 class Causes:
-    """All causes, the largest first, on how many examples, and how many were left out for lack of time."""
+    """All causes, the largest first.
+
+    Attributes:
+        causes: of the error.
+        examples: on which they were measured.
+        left_out: how many were left out for lack of time.
+        targeted: whether bits were chosen under a target, so that none can be set beside it.
+    """
 
     causes: tuple[Cause, ...]
     examples: int
     left_out: int
+    targeted: bool = False
 
     def main(self) -> tuple[Cause, ...]:
         """Return the few that stand out; empty if the error is spread over many."""
@@ -83,12 +95,14 @@ class Causes:
         some = f"; {self.left_out} were left out for lack of time" if self.left_out else ""
         verb = "causes" if len(main) == 1 else "cause"
         told = f"rounded alone on {self.examples} examples, {words} {verb} most of the error{some}"
-        return f"{told}: write {', or '.join(_fixes(main))}"
+        return f"{told}: write {', or '.join(_fixes(main, targeted=self.targeted))}"
 
     def _for_all(self) -> str:
         """Return what to do for all of them: 8 is the largest number of bits."""
         bits = [each.bits for each in self.causes if each.bits is not None]
         coarse, values = any(width < 8 for width in bits), any(each.bits is None for each in self.causes)
+        if coarse and self.targeted:
+            return f"give {_LARGER}"
         if coarse and values:
             return "give all more bits (bits=, activations=)"
         if coarse:
@@ -125,7 +139,8 @@ def find_causes(
         if error > 0
     ]
     ordered = sorted(found, key=lambda cause: -cause.share)
-    return Causes(tuple(ordered), inputs.count(batch), len(parts) - len(errors))
+    targeted = any(isinstance(each.get("bits"), Mapping) for each in compressed.record)
+    return Causes(tuple(ordered), inputs.count(batch), len(parts) - len(errors), targeted)
 
 
 @dataclass(frozen=True)
@@ -257,12 +272,12 @@ def _rounded(program: fx.GraphModule, part: _Part, state: Mapping[str, torch.Ten
             switch.on = False
 
 
-def _fixes(causes: Sequence[Cause]) -> list[str]:
+def _fixes(causes: Sequence[Cause], *, targeted: bool) -> list[str]:
     """Return what to write: more bits where there are fewer than 8, floating point for the rest."""
     coarse = {each.name: 8 for each in causes if each.bits is not None and each.bits < 8}
     weights = tuple(each.name for each in causes if each.bits is not None)
     values = tuple(each.name for each in causes if each.bits is None)
-    found = [f"overrides={coarse!r} for 8 bits"] if coarse else []
+    found = [_LARGER if targeted else f"overrides={coarse!r} for 8 bits"] if coarse else []
     kept = [f"keep={weights!r}"] if weights else []
     kept += [f"keep_activations={values!r}"] if values else []
     return [*found, f"{' and '.join(kept)} for floating point"] if kept else found

@@ -48,8 +48,9 @@ SMALLER = 0.9
 #: While a choice has at most this share of the error of the one before, another is worth its time.
 WORTH_MORE = 0.95
 
-#: Said where no file is small enough and no rate was tried.
-LESS_BITS = "; or take scales='gptq', whose codes take fewer bits"
+#: Said where no file is small enough, and where no rate was tried.
+OTHERWISE = "prune before, or let channels share scales (granularity='tensor')"
+LESS_BITS = ", or take scales='gptq', whose codes take fewer bits"
 
 #: A tensor that stays in floating point.
 FLOATING = Level(FLOAT)
@@ -210,7 +211,7 @@ class Allocator:
             raise SpecError(
                 f"{NO_FILE} {most:,.0f} bytes: with the {extreme} for every tensor it has {len(least.data):,}, of "
                 f"which {least.graph_bytes:,} are the graph. The nearest target is {nearest}; or "
-                + ("prune before" if self.what == "bits" else "quantize afterwards, without a target here")
+                + (OTHERWISE if self.what == "bits" else "quantize afterwards, without a target here")
                 + ("" if self.what != "bits" or any(each.rate for each in self.levels) else LESS_BITS)
             )
         # Errors of tensors do not add up where they are large, so the last word is that of the whole file.

@@ -259,9 +259,10 @@ class _CodeRoom:
         most = budget.without_graph(size["parameters"], size["graph_bytes"])
         left = (8 * most - other) / coded
         if left <= 0:
+            kept = "" if budget.max_bytes is None else ", and keeps 128 bytes for its record"
             raise BudgetError(
-                f"a file of {budget.words()} (`compress` stays 1% below what it was asked for) has {most:,.0f} bytes "
-                f"beside its graph, and everything but codes takes {other / 8:,.0f}",
+                f"a file of {budget.words()} (`compress` stays 1% below what it was asked for{kept}) has "
+                f"{most:,.0f} bytes beside its graph, and everything but codes takes {other / 8:,.0f}",
                 "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
             )
         return cls(left, beside, learner.coder)
