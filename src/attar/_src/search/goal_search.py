@@ -118,7 +118,7 @@ class GoalSearch:
             return None
         if not self._can_train(self.trainer):
             return self._next()
-        return next_step(self.goal, self.files, self.failed, self.skipped, self.trainer.applies)
+        return next_step(self.goal, self.files, self.failed, self.skipped, self.trainer.ranked)
 
     def _can_train(self, trainer: Trainer) -> bool:
         """Prepare the training when it comes to it; return whether it is possible, and journal why not."""
@@ -258,6 +258,6 @@ class GoalSearch:
         )
 
 
-def _no_way(*_: object) -> bool:
-    """Say of every way that it does not apply: before all else was tried, nothing is prepared for training."""
-    return False
+def _no_way(*_: object) -> tuple[str, ...]:
+    """Return no way: before all else was tried, nothing is prepared for training."""
+    return ()

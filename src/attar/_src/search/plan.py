@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from attar._src.methods.allocate.target import NO_FILE
 from attar._src.search.goal import Goal
-from attar._src.search.training.next_trained import Applies, TrainedStep, next_trained
+from attar._src.search.training.next_trained import Ranked, TrainedStep, next_trained
 from attar._src.search.tried_file import TriedFile
 
 #: What a step costs: rounding; solvers that see inputs; all levels and sensitivities; one more size of these;
@@ -70,7 +70,7 @@ def next_step(
     files: Sequence[TriedFile],
     failed: Mapping[str, str],
     skipped: Collection[str] = (),
-    applies: Applies | None = None,
+    ranked: Ranked | None = None,
 ) -> SearchStep | None:
     """Return what to try next, None if nothing more pays.
 
@@ -81,15 +81,15 @@ def next_step(
         files: made so far.
         failed: name of a step -> why it made none.
         skipped: steps for which there was no time; nothing is known of the sizes that they had.
-        applies: which ways to train have stages for a target; None if nothing may be trained.
+        ranked: the ways to train that have stages for a target, the likeliest first; None if nothing may be trained.
     """
     done = {each.name for each in files}.union(failed, skipped)
     found = next(
-        (step for step in _steps(goal, files, failed, train=applies is not None) if step.name not in done), None
+        (step for step in _steps(goal, files, failed, train=ranked is not None) if step.name not in done), None
     )
-    if found is not None or applies is None or not files:
+    if found is not None or ranked is None or not files:
         return found
-    trained = next_trained(goal, files, failed, skipped, applies)
+    trained = next_trained(goal, files, failed, skipped, ranked)
     return None if trained is None else SearchStep(trained.name, {}, "way", trained)
 
 

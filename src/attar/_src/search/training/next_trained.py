@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from attar._src.search.goal import Goal
-from attar._src.search.training.registry import TRAINED_WAYS
 from attar._src.search.tried_file import TriedFile
 
 #: A target of training: ``{"max_bytes": 9000}``, or ``{"macs": 0.3}``, the share of the multiplications to remove.
 Target = Mapping[str, float]
-#: Whether a way has stages for a target.
-Applies = Callable[[str, Target], bool]
+#: The ways that have stages for a target, the likeliest to hold first.
+Ranked = Callable[[Target], Sequence[str]]
 
 #: Ratio of two sizes while files hold, and of two between which no more is tried.
 _STEP, _NEAR = 0.4, 1.15
@@ -62,11 +61,11 @@ class _Seen:
     files: Mapping[str, TriedFile]
     failed: Mapping[str, str]
     skipped: Collection[str]
-    applies: Applies
+    ranked: Ranked
 
     def examine(self, target: Target) -> TrainedStep | bool:
         """Return what to train for a target; whether a file held if there is nothing left to try."""
-        steps = [TrainedStep(way, target) for way in self.ordered(target) if self.applies(way, target)]
+        steps = [TrainedStep(way, target) for way in self.ordered(target)]
         if any(step.name in self.files and self.goal.holds(self.files[step.name]) for step in steps):
             return True
         missed = [each.drop for each in self.files.values() if each.way and dict(each.target) == dict(target)]
@@ -78,7 +77,7 @@ class _Seen:
     def ordered(self, target: Target) -> list[str]:
         """Return the ways for a target: those that held nearest to it, new ones, those that nearly held."""
         keys = dict[str, tuple[int, float]]()
-        for place, way in enumerate(TRAINED_WAYS):
+        for place, way in enumerate(self.ranked(target)):
             own = [each for each in self.files.values() if each.way == way]
             held = [each.file_bytes for each in own if self.goal.holds(each) and _is_easier(each.target, target)]
             missed = [each for each in own if not self.goal.holds(each)]
@@ -106,7 +105,7 @@ class _Seen:
 
 
 def next_trained(
-    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], skipped: Collection[str], applies: Applies
+    goal: Goal, files: Sequence[TriedFile], failed: Mapping[str, str], skipped: Collection[str], ranked: Ranked
 ) -> TrainedStep | None:
     """Return what to train next, None if nothing more pays.
 
@@ -115,9 +114,9 @@ def next_trained(
         files: made so far, trained or not.
         failed: name of a step -> why it made none; a way that failed is not tried at smaller sizes.
         skipped: steps for which there was no time.
-        applies: which ways have stages for a target.
+        ranked: the ways that have stages for a target, the likeliest to hold first.
     """
-    seen = _Seen(goal, {each.name: each for each in files}, failed, skipped, applies)
+    seen = _Seen(goal, {each.name: each for each in files}, failed, skipped, ranked)
     timely = goal.max_ms is None or any(each.ms <= goal.max_ms for each in files if not each.way)
     if goal.aim == "bytes" and goal.max_drop is not None and timely:
         return _smaller(seen)
@@ -148,7 +147,7 @@ def _smaller(seen: _Seen) -> TrainedStep | None:
 
 def _best_of(seen: _Seen, target: Target) -> TrainedStep | None:
     """Return the next way for one target: all are tried, unless one loses nothing."""
-    steps = [TrainedStep(way, target) for way in TRAINED_WAYS if seen.applies(way, target)]
+    steps = [TrainedStep(way, target) for way in seen.ranked(target)]
     made = [seen.files[each.name] for each in steps if each.name in seen.files]
     if any(seen.goal.holds(each) and each.drop <= 0 for each in made):
         return None

@@ -176,9 +176,11 @@ class Trainer:
             others=self._teacher_of_others,
         )
 
-    def applies(self, way: str, target: Target) -> bool:
-        """Return whether a way has stages for a target."""
-        return self.stages(TrainedStep(way, target)) is not None
+    def ranked(self, target: Target) -> list[str]:
+        """Return the ways that have stages for a target, the likeliest to hold first."""
+        known = self.target(target)
+        ways = [way for way in TRAINED_WAYS.values() if way.stages(known) is not None]
+        return [way.name for way in sorted(ways, key=lambda way: not way.suits(known))]
 
     def expected(self, step: TrainedStep) -> float:
         """Return the seconds that a step may take, by those before it."""

@@ -122,6 +122,10 @@ class TrainedWay(ABC):
     name: ClassVar[str]
     words: ClassVar[str]
 
+    def suits(self, target: TrainingTarget) -> bool:
+        """Return whether it is the way to begin with; others follow as they are registered."""
+        return False
+
     @abstractmethod
     def stages(self, target: TrainingTarget) -> Stages | None:
         """Return the stages for a target; None where this way has nothing to do or cannot reach it."""
