@@ -255,6 +255,16 @@ def test_a_drop_is_measured_on_a_fair_part(tmp_path, rng, total, examples, valid
     assert (len(chosen.about["labels"]), len(labels)) == parts
 
 
+def test_a_small_bound_is_judged_on_more(tmp_path, rng):
+    """Guards a bound of 0.1 points against two thousand examples, of which three decide: they err by 0.16."""
+    np.savez(tmp_path / "d.npz", x=rng.normal(size=(9000, 2)).astype(np.float32), y=np.arange(9000) % 2)
+    found = {}
+    for bound in (None, 0.0, 0.5, 0.1, 0.01):
+        chosen = chosen_inputs(DataChoice(f"npz:{tmp_path}/d.npz", "train", "net", validation=None, bound=bound))
+        found[bound] = len(chosen.about["validation"][0])
+    assert found == {None: 2000, 0.0: 2000, 0.5: 2000, 0.1: 5000, 0.01: 9000 - 512}
+
+
 def test_validation_that_would_not_be_used_is_refused(tmp_path, capsys):
     """Guards an option without effect: of texts, a part of the examples is held out instead."""
     (tmp_path / "t.txt").write_text("a line of text\n" * 8)

@@ -71,7 +71,7 @@ def compare_command(
         attar compare net.py:build -w net.safetensors -d cifar10 --bytes 90k -o compared
     """
     most, minutes = parse_bytes(size, "--bytes"), parse_minutes(time)
-    training = of.search_choice(train, "add --train")
+    training = of.search_choice(train, "add --train", drop)
     # Before PyTorch is imported and data are read.
     equal_targets(most, drop)
     chosen_methods(methods)

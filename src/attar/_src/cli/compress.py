@@ -76,7 +76,7 @@ def compress_command(
     goal = {"max_drop": max_drop, "max_bytes": parse_bytes(max_bytes), "max_ms": max_ms, "minimise": minimise}
     if all(each is None for each in goal.values()):
         raise typer.BadParameter("say what a file may lose or take: --max-drop 0.5, --max-bytes 40k, --max-ms 0.3")
-    minutes, training = parse_minutes(time), of.search_choice(train, "leave out --no-train")
+    minutes, training = parse_minutes(time), of.search_choice(train, "leave out --no-train", max_drop)
     build_spec(Goal, where="compress", **goal)
     demand_search_folder(output, resume=resume)
     with show.resumable():

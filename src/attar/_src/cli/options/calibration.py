@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -22,8 +23,10 @@ from attar._src.data.texts import Texts
 from attar._src.data.tokenizer import Tokenizer
 from attar._src.runtime.preprocess import preprocess as preprocess_examples
 
-#: Examples on which a drop is measured by default.
-VALIDATION = 2000
+#: Examples on which a drop is measured by default, and the most of them that a small bound asks for.
+VALIDATION, _MOST = 2000, 10_000
+#: Share of predictions that a file changes which nearly holds a small bound.
+_CHANGED = 0.005
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class DataChoice:
         hold_out: share of a data set with labels that is held out as a recipe does, so that the others may be trained
             on; the examples that calibrate, and those on which a drop is measured, are drawn from the two parts.
         validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
-            are too few for both. None: ``VALIDATION`` of a data set; other data have to be divided later.
+            are too few for both. None: of a data set as many as ``bound`` asks for; other data are divided later.
+        bound: points that may be lost on these (:func:`judged_examples`); None if that is not known.
         metric: that judges instead of the data set's.
     """
 
@@ -57,8 +61,23 @@ class DataChoice:
     examples: int = 512
     seed: int = 0
     validation: int | None = 0
+    bound: float | None = None
     hold_out: float = 0.0
     metric: str | None = None
+
+
+def judged_examples(bound: float | None) -> int:
+    """Return how many examples tell a loss of ``bound`` points, 2,000 at least and 10,000 at most.
+
+    Of n examples, of which a share c is predicted otherwise, one standard error is ``100 sqrt(c / n)`` points. It is
+    the bound with ``n = c (100 / bound)^2``, where a file changes one prediction in 200.
+
+    Example: half a point is told by 2,000, for which 200 were enough; 0.1 points by 5,000.
+
+        >>> judged_examples(0.5), judged_examples(0.1), judged_examples(0.01)
+        (2000, 5000, 10000)
+    """
+    return VALIDATION if not bound else min(max(VALIDATION, math.ceil(_CHANGED * (100 / bound) ** 2)), _MOST)
 
 
 @dataclass(frozen=True)
@@ -131,7 +150,7 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
 
 def _divided(dataset: Dataset, choice: DataChoice, *, hold_out: bool) -> tuple[Dataset, list[Dataset]]:
     """Return the examples that calibrate, and those on which a drop is measured, if any are asked for."""
-    asked = VALIDATION if choice.validation is None else choice.validation
+    asked = judged_examples(choice.bound) if choice.validation is None else choice.validation
     if hold_out:
         kept, held = holdout(dataset, choice.hold_out)
         calibrating = kept.subset(min(choice.examples, len(kept)), choice.seed)

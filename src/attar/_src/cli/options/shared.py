@@ -102,7 +102,7 @@ class ModuleOptions:
         int | None, typer.Option(help="Axis of the classes in the output, if shapes do not tell: 1 of N, C, H, W.")
     ] = None
 
-    def choice(self, validation: int | None = 0, hold_out: float = 0.0) -> DataChoice:
+    def choice(self, validation: int | None = 0, hold_out: float = 0.0, bound: float | None = None) -> DataChoice:
         """Return what the options say about the data."""
         return DataChoice(
             data=self.data,
@@ -116,6 +116,7 @@ class ModuleOptions:
             examples=self.examples,
             seed=self.seed,
             validation=validation,
+            bound=bound,
             hold_out=hold_out,
             metric=self.metric,
         )

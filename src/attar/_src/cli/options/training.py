@@ -33,7 +33,11 @@ class SearchOptions(ModuleOptions):
 
     validation: Annotated[
         int | None,
-        typer.Option(min=2, help="Examples of a data set that judge files, of the same split; 2000 by default."),
+        typer.Option(
+            min=2,
+            help="Examples of a data set that judge files, of the same split; 2000 by default, up to 10000 for a loss "
+            "of less than a sixth of a point.",
+        ),
     ] = None
     keep: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers in floating point; repeatable.")] = None
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, stored in the files.")] = None
@@ -86,12 +90,13 @@ class SearchOptions(ModuleOptions):
         }
         return [name for name, value in given.items() if value]
 
-    def search_choice(self, train: bool | None, fix: str) -> TrainingChoice:
+    def search_choice(self, train: bool | None, fix: str, bound: float | None) -> TrainingChoice:
         """Return what the options say about the data and about training.
 
         Args:
             train: whether anything may be trained; None if the data have labels.
             fix: what allows it.
+            bound: points that a file may lose, if that is bounded.
 
         Raises:
             typer.BadParameter: options contradict each other.
@@ -111,7 +116,8 @@ class SearchOptions(ModuleOptions):
                 )
             train = False
         parse_augmentations(self.augment, self.data)
-        return TrainingChoice(train, self, self.choice(self.validation, 0.0 if train is False else HELD_OUT))
+        choice = self.choice(self.validation, 0.0 if train is False else HELD_OUT, bound)
+        return TrainingChoice(train, self, choice)
 
 
 @dataclass(frozen=True)
