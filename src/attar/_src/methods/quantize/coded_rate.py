@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -25,16 +26,35 @@ def interpolated_bits(at: torch.Tensor, low: int, high: int) -> tuple[torch.Tens
         >>> [round(float(each), 2) for each in interpolated_bits(torch.tensor([0.0, 0.0, 0.0, 0.5]), 0, 1)]
         [2.21, 1.05]
     """
-    levels = high - low + 1
-    inside = at.clamp(low, high) - low
-    with torch.no_grad():
+    found: tuple[torch.Tensor, torch.Tensor] = _InterpolatedBits.apply(at, low, high)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _InterpolatedBits(torch.autograd.Function):
+    # One node of the autograd graph, with the codes in few bytes: a third of the passes over the weights.
+    @staticmethod
+    def forward(ctx: Any, at: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
+        levels = high - low + 1
+        inside = at.clamp(low, high).sub_(low)
         # Values that are not finite count as 0; the loss is then not finite, which the training loop reports.
         known = inside.nan_to_num(0.0)
-        counts, prices = code_prices(known.round() + low, low, high)
-        below = known.floor().clamp_(max=max(levels - 2, 0)).long()
-        cheap = prices[below]
-        slope = prices[(below + 1).clamp_(max=levels - 1)] - cheap
-    return (cheap + (inside - below) * slope).sum(), (counts * prices).sum()
+        counts, prices = _prices(known.round(), levels, at.dtype)
+        below = known.floor_().clamp_(max=max(levels - 2, 0))
+        index = below.to(torch.int32)
+        cheap = torch.bincount(index, minlength=levels).to(at.dtype) * prices
+        slope = torch.cat([prices.diff(), prices.new_zeros(1)]).index_select(0, index)
+        ctx.save_for_backward(at, slope)
+        ctx.ends = low, high
+        rounded = (counts * prices).sum()
+        ctx.mark_non_differentiable(rounded)
+        return cheap.sum() + torch.dot(inside.sub_(below), slope), rounded
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        at, slope = ctx.saved_tensors
+        low, high = ctx.ends
+        inside = (at >= low).logical_and_(at <= high)
+        return torch.where(inside, slope * grads[0], 0.0), None, None
 
 
 def code_prices(codes: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +65,12 @@ def code_prices(codes: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor,
         >>> counts.tolist(), [round(each, 2) for each in bits.tolist()]
         ([2.0, 1.0], [0.74, 1.32])
     """
-    counts = torch.bincount((codes.reshape(-1) - low).long(), minlength=high - low + 1).to(codes.dtype)
+    return _prices(codes.reshape(-1) - low, high - low + 1, codes.dtype)
+
+
+def _prices(codes: torch.Tensor, levels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return counts and bits of whole numbers from 0 to ``levels - 1``, at most 256."""
+    counts = torch.bincount(codes.to(torch.uint8), minlength=levels).to(dtype)
     return counts, torch.log2((counts + _SEEN).sum()) - torch.log2(counts + _SEEN)
 
 
