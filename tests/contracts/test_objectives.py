@@ -70,7 +70,7 @@ def fits(name, shape):
 def built(term, given, learner=None):
     torch.manual_seed(0)
     objective = term.build(learner)
-    if term.features():
+    if term.features() or term.teacher_features():
         objective.prepare(given)
         objective.to(given.features["ours"].dtype)
     return objective
@@ -80,9 +80,10 @@ def shown(outputs, targets, teacher, progress=0.5):
     """Sources in which the values of layers, and a second output, are the outputs; layers in float32, as taps give."""
     ours, theirs = (each.float() if each.dtype == torch.bfloat16 else each for each in (outputs, teacher))
     batch = Batch((outputs.detach(),), targets)
-    every, known = (outputs, outputs.view_as(outputs)), {"big": (teacher, teacher)}
+    every, known = (outputs, outputs.view_as(outputs)), {"big": {"logits": teacher, "other": teacher}}
     layers = {"ours": ours}, {"big": {"theirs": theirs}}
-    return LossInputs(outputs, every, batch, {"big": teacher}, progress, *layers, known)
+    names = ("logits", "other")
+    return LossInputs(outputs, every, batch, {"big": teacher}, progress, *layers, known, names=names)
 
 
 def sources(shape=(6, 5), seed=0, targets=True, dtype=torch.float32, name=""):
@@ -339,13 +340,14 @@ def test_it_is_its_formula_in_float64(name, more, padded, seed):
     given = sources(shape, seed=seed, dtype=torch.float64, name=name)
     z, t = (3 * each.detach().numpy() for each in (given.outputs, given.teachers["big"]))
     given = shown(torch.from_numpy(z), given.batch.targets, torch.from_numpy(t))
+    keep = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(seed)) < (0.6 if padded else 2)
+    if term.name not in LAYERS:
+        given.batch.targets[~keep] = -100
     loss = built(term, given)
     if term.name in LAYERS:
         more = [each.detach().numpy() for each in loss.parameters()]
         expected = getattr(formulas, term.name)(z, t, *more)
     else:
-        keep = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(seed)) < (0.6 if padded else 2)
-        given.batch.targets[~keep] = -100
         formula = getattr(formulas, term.name)
         more = {key: getattr(term, key) for key in inspect.signature(formula).parameters if key not in "zty"}
         expected = formula(z[keep], t[keep], given.batch.targets[keep].numpy(), **more)

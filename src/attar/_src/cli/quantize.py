@@ -62,7 +62,7 @@ def quantize_command(
         typer.Option(
             min=2,
             help="Examples of a data set for --max-drop, of the same split, beside --examples; 2000 by default (up "
-            "to 10000 for less than a sixth of a point), half of it where there are too few for both.",
+            "to 10000 for less than a sixth of a point), at least half of it where there are too few for both.",
         ),
     ] = None,
     max_ms: Annotated[

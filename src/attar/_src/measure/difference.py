@@ -227,14 +227,15 @@ class Difference:
         """``10 log10`` of the variance of ``want`` about the mean of each channel, over the mean squared difference.
 
         What all examples share is no signal: of outputs near 1000 that vary by 1, an error of 1 leaves 0 dB. None if
-        the outputs are equal, or do not vary.
+        the outputs are equal, or do not vary, or the difference is not finite.
         """
-        if not self.squared or not self._count:
+        if not self.squared or not self._count or not math.isfinite(self.squared):
             return None
         rows = self._count / max(np.size(self._sum), 1)
-        signal = float(np.sum(self._squares - np.square(self._sum) / rows))
-        # Rounding of the sums leaves a trace of a signal where there is none.
-        return 10 * math.log10(signal / self.squared) if signal > 1e-12 * float(np.sum(self._squares)) else None
+        signal = self._squares - np.square(self._sum) / rows
+        # Rounding of the sums leaves a trace of a signal in channels that have none, as those of a mask.
+        signal = float(np.sum(np.where(signal > 1e-12 * self._squares, signal, 0.0)))
+        return 10 * math.log10(signal / self.squared) if signal > 0 else None
 
     def equal_share(self, kind: str) -> float | None:
         """Return the share that judges an output of this kind; None of values."""

@@ -26,7 +26,7 @@ class TeacherAnswers:
 
     outputs: Mapping[str, Tensor]
     features: Mapping[str, Mapping[str, Tensor]]
-    every: Mapping[str, tuple[Tensor, ...]]
+    every: Mapping[str, Mapping[str, Tensor]]
 
 
 class InputCollector:
@@ -63,7 +63,7 @@ class InputCollector:
         """
         outputs: dict[str, Tensor] = {}
         features: dict[str, Mapping[str, Tensor]] = {}
-        every: dict[str, tuple[Tensor, ...]] = {}
+        every: dict[str, Mapping[str, Tensor]] = {}
         for name in self.names:
             teacher, layers = self.teachers[name], self.teacher_features.get(name)
             if layers is None:
@@ -84,10 +84,10 @@ class InputCollector:
         self, outputs: Any, taps: LayerTaps, batch: Batch, answers: TeacherAnswers, progress: float
     ) -> LossInputs:
         """Return the inputs of the objectives for the student's outputs on a batch."""
-        every, main = tuple(flatten_outputs(outputs).values()), main_output(outputs)
+        every, main = flatten_outputs(outputs), main_output(outputs)
         inputs = LossInputs(
             main,
-            every,
+            tuple(every.values()),
             batch,
             answers.outputs,
             progress,
@@ -96,6 +96,7 @@ class InputCollector:
             answers.every,
             self.weights,
             self.layout,
+            tuple(every),
         )
         if batch.targets is not None:
             self.layout = self.layout.settled(main.shape, inputs.target_shape)

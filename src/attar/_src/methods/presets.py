@@ -82,10 +82,10 @@ class DistillationStage(ConstrainedStage):
     def _losses(
         self, soft: type[Kl | SoftCrossEntropy | BinaryKl] = SoftLoss, hard: Term | None = None
     ) -> tuple[Term, ...]:
-        """Return the loss against the teacher, unless ``beta`` is 0 ``hard`` with that weight, and ``terms``."""
+        """Return the loss against the teacher, and, unless ``beta`` is 0, ``hard`` with that weight."""
         first = soft(teacher=self.teacher, temperature=self.temperature, weight=self.alpha)
         hard = (HardLoss() if hard is None else hard).model_copy(update={"weight": self.beta})
-        return (first, *([] if self.beta == 0 else [hard]), *self.terms)
+        return (first, *([] if self.beta == 0 else [hard]))
 
 
 class Distill(DistillationStage):
@@ -110,9 +110,9 @@ class Distill(DistillationStage):
 
     def loss_terms(self) -> tuple[Term, ...]:
         if self.loss is None:
-            return self._losses(hard=self.hard)
+            return (*self._losses(hard=self.hard), *self.terms)
         soft, hard = _LOSSES[self.loss]
-        return self._losses(soft, hard if self.hard is None else self.hard)
+        return (*self._losses(soft, hard if self.hard is None else self.hard), *self.terms)
 
 
 #: Name of a loss against the teacher -> that loss, and the one against labels that goes with it.
@@ -192,7 +192,7 @@ class Compress(DistillationStage):
         file = None if self.size is None else self.size * (1 - _MARGIN)
         most = None if self.max_bytes is None else max(round(self.max_bytes * (1 - _MARGIN)) - _RECORD, 1)
         rate = Rate(file=file, max_bytes=most, reach=self.reach)
-        return (*self._losses(), rate)
+        return (*self._losses(), rate, *self.terms)
 
     def attached_rules(self) -> tuple[Rule, ...]:
         """Return ``constraints`` with ``lsq`` before those that need a grid, then ``low_precision``."""

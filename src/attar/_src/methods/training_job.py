@@ -192,8 +192,8 @@ class StageJob:
         return figures
 
     def _answers(self, number: int, batch: Batch) -> TeacherAnswers:
-        """Return the teachers' answers for a validation batch. Outputs are kept between epochs, layers are not."""
-        if any(self.inputs.teacher_features.values()):
+        """Return the teachers' answers for a validation batch. Main outputs are kept between epochs, others are not."""
+        if self.inputs.teacher_features:
             return self.inputs.ask(batch)
         if number == len(self.validation_answers):
             self.validation_answers.append(self.inputs.ask(batch))

@@ -23,7 +23,6 @@ from attar._src.deploy.first_run import prepare
 from attar._src.deploy.parity import Parity
 from attar._src.deploy.validation_inputs import validation_inputs
 from attar._src.measure.class_layout import IGNORE_INDEX, ClassLayout
-from attar._src.measure.difference import INTEGERS
 from attar._src.measure.metric import METRICS, judging_metric, metric_name
 from attar._src.measure.runner import InputArrays
 from attar._src.methods.allocate.file_judge import FEW_JUDGED, told_of_others
@@ -151,7 +150,7 @@ class SearchedModule:
     @property
     def learns_others(self) -> bool:
         """Whether there are outputs beside the main one that a training can learn from the module."""
-        return any(kind != INTEGERS for kind in self.judge.kinds.values())
+        return bool(self.judge.kinds)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the calibration inputs with their labels."""
@@ -236,6 +235,8 @@ class SearchedModule:
             "data": _digest(self.examples.with_targets()),
             "validation": _digest(self.held),
             "file information": digest([repr((self.use, self.examples.layout))]),
+            # A search of before they were judged does not go on as if none were ruined.
+            **({"other outputs": ", ".join(self.judge.kinds)} if self.judge.kinds else {}),
             **({"metric": f"{judged.floating:.6g}"} if own and judged is not None else {}),
         }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from attar._src.core.spec import Spec
+from attar._src.measure.chance import is_ruined
 
 #: Sizes whose ratio is less than this are no difference.
 _SAME_SIZE = 1.01
@@ -55,6 +57,11 @@ class TriedFile(Spec):
     seconds: float = 0.0
 
     @property
+    def lost(self) -> float:
+        """The drop; infinity where an output beside the main one is ruined."""
+        return math.inf if is_ruined(self.others) else self.drop
+
+    @property
     def faster(self) -> bool:
         """Whether the file is faster than that in floating point in three of four rounds."""
         return self.against_floating[2] < 1
@@ -69,13 +76,14 @@ class TriedFile(Spec):
 
     def beats(self, other: TriedFile) -> bool:
         """Return whether a file is better in bytes, drop or time, and worse in none."""
-        if self.file_bytes > _SAME_SIZE * other.file_bytes or self.drop > other.drop or other.is_faster_than(self):
+        if self.file_bytes > _SAME_SIZE * other.file_bytes or self.lost > other.lost or other.is_faster_than(self):
             return False
         clearly = other.file_bytes > _SAME_SIZE * self.file_bytes or self.is_faster_than(other)
-        return clearly or self.drop < other.drop or (self.drop == other.drop and self.file_bytes < other.file_bytes)
+        return clearly or self.lost < other.lost or (self.lost == other.lost and self.file_bytes < other.file_bytes)
 
 
 def pareto(files: Sequence[TriedFile]) -> list[TriedFile]:
-    """Return the files that no other beats, the largest first."""
+    """Return the files that no other beats and that ruin no output, the largest first."""
+    files = [each for each in files if not is_ruined(each.others)]
     front = [each for each in files if not any(other.beats(each) for other in files)]
     return sorted(front, key=lambda each: (-each.file_bytes, each.drop))

@@ -33,12 +33,12 @@ class Look:
 
     Attributes:
         main: the main output, in float32 at least.
-        every: all outputs, in order.
+        every: all outputs by name.
         layers: path of a layer -> its value.
     """
 
     main: torch.Tensor
-    every: tuple[torch.Tensor, ...]
+    every: Mapping[str, torch.Tensor]
     layers: Mapping[str, torch.Tensor]
 
 

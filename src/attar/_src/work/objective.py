@@ -29,7 +29,8 @@ class LossInputs:
         progress: share of the stage done, 0 to 1.
         features: module path -> its output in the student, for the paths the objectives ask for.
         teacher_features: model name -> module path -> its output.
-        teacher_outputs: model name -> all its outputs, in order, of the teachers that are looked into.
+        teacher_outputs: model name -> all its outputs by name, of the teachers that are looked into.
+        names: of ``every``; those of a tuple are their places.
         weights: the weights with the effect of the constraints.
         layout: the class axis of the outputs, and the target to ignore.
     """
@@ -41,9 +42,10 @@ class LossInputs:
     progress: float
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
-    teacher_outputs: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    teacher_outputs: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     weights: WeightView = field(default_factory=WeightView)
     layout: ClassLayout = FROM_SHAPES
+    names: tuple[str, ...] = ()
 
     @property
     def target_shape(self) -> tuple[int, ...] | None:

@@ -44,8 +44,9 @@ class DataChoice:
         examples, seed: how many are drawn, and how.
         hold_out: share of a data set with labels that is held out as a recipe does, so that the others may be trained
             on; the examples that calibrate, and those on which a drop is measured, are drawn from the two parts.
-        validation: how many others of a data set are drawn on which a drop is measured; half of it at most, where there
-            are too few for both. None: of a data set as many as ``bound`` asks for; other data are divided later.
+        validation: how many others of a data set are drawn on which a drop is measured; where there are too few for
+            both all but those that calibrate, or half of it if that is more. None: of a data set as many as ``bound``
+            asks for; other data are divided later.
         bound: points that may be lost on these (:func:`judged_examples`); None if that is not known.
         metric: that judges instead of the data set's.
     """

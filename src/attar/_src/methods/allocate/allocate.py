@@ -318,10 +318,7 @@ class Allocator:
         best = self.attempt(dict.fromkeys(self.names, FLOATING))
         loss, unit = self.files.drop(best.artifact)
         if loss > most:
-            raise SpecError(
-                f"no file drops by {most:g} {unit} at most: with every weight in floating point it drops by "
-                f"{loss:.3g}. The nearest target is max_drop={loss * 1.01:.3g}; or leave activations in floating point"
-            )
+            raise SpecError(self.files.refused(loss, unit, most))
         for _ in range(HALVINGS):
             # Sizes differ by factors.
             middle = (low * high) ** 0.5

@@ -62,14 +62,26 @@ class FileJudge:
         for graph, seen in found.items():
             for name, lost in seen.others.items():
                 if is_ruined(lost):
-                    return math.inf, f"{self.judges[graph].unit}: more than half of output {name!r} is lost"
+                    return math.inf, f"{self.judges[graph].unit}; more than half of output {name!r} is lost"
         points = {graph: self.judges[graph].points(seen) for graph, seen in found.items()}
         graph = max(points, key=points.__getitem__)
         return points[graph], self.judges[graph].unit
 
+    def refused(self, drop: float, unit: str, most: float) -> str:
+        """Return why no file drops by ``most`` points at most, as one with all weights in floating point does not."""
+        whole = "with every weight in floating point"
+        if math.isinf(drop):
+            return f"{whole} the file still is no answer: {_ruin(unit)}; leave activations in floating point"
+        return (
+            f"no file drops by {most:g} {unit} at most: {whole} it drops by {drop:.3g}. The nearest target is "
+            f"max_drop={drop * 1.01:.3g}; or leave activations in floating point"
+        )
+
     def dropped_by(self, packed: bytes, most: float) -> str:
         """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
         drop, unit = self.drop(open_artifact(packed))
+        if math.isinf(drop):
+            return _ruin(unit)
         return f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
 
     def doubts(self) -> list[str]:
@@ -86,3 +98,8 @@ class FileJudge:
             if examples < FEW_JUDGED:
                 found.append(f"{counts} on {examples} examples, a rough measure; validate on {FEW_JUDGED} or more")
         return found
+
+
+def _ruin(unit: str) -> str:
+    """Return what makes a drop infinite: the second part of its unit, or outputs that are no numbers."""
+    return unit.partition("; ")[2] or "an output is not finite"

@@ -22,7 +22,6 @@ from attar._src.measure.chance import Chance, is_ruined
 from attar._src.measure.class_labels import class_labels
 from attar._src.measure.class_layout import FROM_SHAPES, ClassLayout
 from attar._src.measure.difference import (
-    INTEGERS,
     SCORES,
     VALUES,
     Difference,
@@ -56,7 +55,8 @@ class ModelOutputs:
 
     Attributes:
         main: what losses and metrics see.
-        others: all others by name, in order.
+        others: the others in floating point by name, in order. What integers mean, and how much of them may change, is
+            not known: they are compared in reports.
     """
 
     main: Outputs
@@ -67,7 +67,7 @@ class ModelOutputs:
         """Return those of outputs by name, in the order of the network's."""
         floating = {name: each.dtype.kind == "f" for name, each in outputs.items()}
         main = main_output_name(floating)
-        return cls(outputs[main], {name: each for name, each in outputs.items() if name != main})
+        return cls(outputs[main], {name: each for name, each in outputs.items() if name != main and floating[name]})
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class OutputError:
             classes.
         changed: share of predictions that differ; None of outputs that are judged by their values.
         metric: of the changed outputs; None without labels.
-        others: what each other output lost, by name: the share of its predictions, or integers, that differ; of values
-            the squared difference over their variance.
+        others: what each other output in floating point lost, by name: the share of its predictions that differ; of
+            values the squared difference over their variance. Infinity of one that is not finite.
     """
 
     error: float
@@ -239,8 +239,8 @@ class Judge:
             if self.targets:
                 judged.append((want, got, self.targets[place]))
         share = seen.equal_share(self.kind)
-        changes = {name: each.equal_share(self.kinds[name]) for name, each in beside.items()}
-        noises = {name: relative_noise(each) for name, each in beside.items() if self.kinds[name] != INTEGERS}
+        noises = {name: relative_noise(each) for name, each in beside.items()}
+        changes = {name: each.equal_share(self.kinds[name]) if each.finite else None for name, each in beside.items()}
         error = sum([relative_noise(seen), *noises.values()]) / (1 + len(noises))
         return OutputError(
             error=error,

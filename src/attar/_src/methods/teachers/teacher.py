@@ -51,8 +51,7 @@ class LiveTeacher(OpenTeacher):
             raise SpecError(f"layers of a {type(self.program).__name__} cannot be read; give a captured program")
         program, taps = self._with_taps(tuple(layers))
         outputs = self._outputs(program, batch)
-        every = tuple(flatten_outputs(outputs).values())
-        return Look(main_output(outputs).float(), every, {} if taps is None else taps.take())
+        return Look(main_output(outputs).float(), flatten_outputs(outputs), {} if taps is None else taps.take())
 
     def _with_taps(self, layers: tuple[str, ...]) -> tuple[nn.Module, LayerTaps | None]:
         if not layers or not isinstance(self.program, fx.GraphModule):

@@ -140,7 +140,7 @@ class _Untrained:
         taps = LayerTaps(program, layers)
         with torch.no_grad():
             outputs = program(*batch.pick(self.captured.names))
-        return Look(main_output(outputs).float(), tuple(flatten_outputs(outputs).values()), taps.take())
+        return Look(main_output(outputs).float(), flatten_outputs(outputs), taps.take())
 
 
 def _some_examples(

@@ -60,7 +60,7 @@ class EqualTarget:
     def why(self, best: ComparisonTry | None, tries: Sequence[ComparisonTry]) -> str:
         """Return why a method has no file, or one of fewer bytes; empty if it reaches the target."""
         if best is not None and self.what == "bytes" and best.ruined:
-            return f"ruined: loses {best.drop:.3g}"
+            return f"ruined: {_lost(best)}"
         if best is not None:
             return "" if self.reached(best) else f"has {best.file_bytes:,} bytes at its largest"
         nearest = self.nearest(tries)
@@ -69,7 +69,7 @@ class EqualTarget:
         if self.what == "drop":
             return f"loses {nearest:.3g} at least" if nearest > self.most else "ruins an output beside the main one"
         if (ruined := self.ruined(tries)) is not None:
-            return f"loses {ruined.drop:.3g} with {ruined.file_bytes:,} bytes already"
+            return f"{_lost(ruined)} with {ruined.file_bytes:,} bytes already"
         return f"{nearest:,.0f} bytes at least"
 
     def ruined(self, tries: Sequence[ComparisonTry]) -> ComparisonTry | None:
@@ -91,6 +91,12 @@ class EqualTarget:
             most = max(each.file_bytes or 0 for each in holding)
             near = [each for each in holding if (each.file_bytes or 0) >= (1 - NEAR_BYTES) * most]
         return min(near, key=lambda each: (each.drop, each.file_bytes), default=None)
+
+
+def _lost(tried: ComparisonTry) -> str:
+    if is_ruined(tried.others):
+        return "loses more than half of an output beside the main one"
+    return f"loses {tried.drop:.3g}"
 
 
 def equal_targets(size: Any, drop: Any) -> list[EqualTarget]:

@@ -68,7 +68,7 @@ class _Seen:
         steps = [TrainedStep(way, target) for way in self.ordered(target)]
         if any(step.name in self.files and self.goal.holds(self.files[step.name]) for step in steps):
             return True
-        missed = [each.drop for each in self.files.values() if each.way and dict(each.target) == dict(target)]
+        missed = [each.lost for each in self.files.values() if each.way and dict(each.target) == dict(target)]
         if len(missed) > 1 and self._far(min(missed)):
             return False  # what time is left goes to sizes that are likelier to hold
         untried = (each for each in steps if each.name not in {*self.files, *self.failed, *self.skipped})
@@ -82,7 +82,7 @@ class _Seen:
             held = [each.file_bytes for each in own if self.goal.holds(each) and _is_easier(each.target, target)]
             missed = [each for each in own if not self.goal.holds(each)]
             if not self._has_failed(way, target) and not any(self._is_hopeless(each, target) for each in missed):
-                least = min((each.drop for each in missed), default=0.0)
+                least = min((each.lost for each in missed), default=0.0)
                 keys[way] = (0, min(held)) if held else (2, least) if missed else (1, place)
         return sorted(keys, key=lambda way: keys[way])
 
@@ -98,7 +98,7 @@ class _Seen:
 
     def _is_hopeless(self, missed: TriedFile, target: Target) -> bool:
         """Return whether a file lost so much that its way will not hold for a target, with somewhat more bytes."""
-        easier = next((factor for times, factor in _EASIER.items() if self._far(missed.drop, times)), None)
+        easier = next((factor for times, factor in _EASIER.items() if self._far(missed.lost, times)), None)
         if easier is None:
             return False
         return _is_easier({**missed.target, "max_bytes": easier * missed.target.get("max_bytes", 0.0)}, target)

@@ -81,7 +81,7 @@ class Trainer:
     variants: int = _VARIANTS
     _prepared: Preparation | None = field(default=None, init=False)
     _facts: StudentFacts | None = field(default=None, init=False)
-    _teacher: nn.Module | None = field(default=None, init=False)
+    _untouched: nn.Module | None = field(default=None, init=False)
     _taught: float = field(default=0.0, init=False)
     _slower: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -253,7 +253,7 @@ class Trainer:
             STUDENT: {"source": dict(self.parts.model), "stages": list(stages), "licence": self.licence},
         }
         if self._teacher_of_others == ITSELF:
-            models[ITSELF] = {"source": dict(self.parts.model)}
+            models[ITSELF] = {"source": self._untouched_source()}
         kept = self._kept_variants
         cache = {TEACHER: {"variants": kept, "file": str(self.folder / _TEACHER_OUTPUTS)}} if kept and stages else {}
         made: Recipe = build_spec(
@@ -275,11 +275,14 @@ class Trainer:
         return {**self.recipe([]).described(), "epochs": self.parts.epochs}
 
     def _teacher_source(self) -> dict[str, Any]:
-        source = dict(self.parts.teacher or self.parts.model)
-        if self.parts.teacher is None and isinstance(source["factory"], nn.Module):
-            # The module itself is trained.
-            self._teacher = self._teacher or copy.deepcopy(source["factory"])
-            source["factory"] = self._teacher
+        return self._untouched_source() if self.parts.teacher is None else dict(self.parts.teacher)
+
+    def _untouched_source(self) -> dict[str, Any]:
+        """Return the source of the module as it was given: what is trained is that module itself."""
+        source = dict(self.parts.model)
+        if isinstance(source["factory"], nn.Module):
+            self._untouched = self._untouched or copy.deepcopy(source["factory"])
+            source["factory"] = self._untouched
         return source
 
 
