@@ -25,6 +25,8 @@ class Seen:
     file_bytes: int
     drop: float
     ms: float | None = None
+    ruined: bool = False
+    others: float | None = None
 
 
 def measure(point):
