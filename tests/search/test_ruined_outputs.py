@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import attar
-from attar._src.core.errors import AttarWarning
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.methods.allocate.judge import Judge, Labelled, ModelOutputs
 from attar._src.search.goal import Goal
 from attar._src.search.recommended import front_of, recommended
 from attar._src.search.searched_module import SearchedModule
+from attar._src.search.trials.spec import SearchSpec
 from attar._src.search.tried_file import TriedFile
 
 X = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
@@ -91,6 +93,21 @@ def test_no_loss_that_was_agreed_to_ruins_another_output():
         assert not goal.holds(ruined)
         assert recommended(goal, [whole, ruined]) is whole
         assert [each.name for each in front_of(goal, [whole, ruined])] == ["floating point"]
+
+
+def test_what_others_may_lose_is_bounded_where_it_is_asked(tmp_path):
+    tried = {"name": "a", "options": {}, "file_bytes": 10, "drop": 0.0, "unit": "points", "ms": 1.0}
+    goal, shares = Goal(max_drop=1, max_others=5), (None, 0.0, 0.05, 0.06)
+    assert [goal.holds(TriedFile(**tried, others=each)) for each in shares] == [True, True, True, False]
+    assert "of other outputs 5 % at most" in goal.words()
+    with pytest.warns(AttarWarning, match="it is only seen to"):
+        found = attar.compress(TwoHeads(), X, tmp_path / "s", labels=Y, max_drop=50, max_others=2)
+    assert found.met
+    assert found.best.others <= 0.02 < max(each.others for each in found.files)
+    with pytest.raises(SpecError, match="max_others=2: the module has no output beside the main one"):
+        attar.compress(OneHead(), X, tmp_path / "one", labels=Y, max_drop=50, max_others=2)
+    with pytest.raises(ValidationError, match="trials are judged by the metric"):
+        SearchSpec(max_drop=1, max_others=5)
 
 
 def test_an_allocation_for_a_drop_keeps_the_other_output(tmp_path):

@@ -37,6 +37,13 @@ def compress_command(
     max_ms: Annotated[
         float | None, typer.Option(help="Milliseconds that one example may take on one thread of this machine.")
     ] = None,
+    max_others: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PER CENT",
+            help="Per cent that an output beside the main one may lose, of predictions or of variance; 50 by default.",
+        ),
+    ] = None,
     minimise: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +80,8 @@ def compress_command(
 
         attar compress net.py:build -w net.safetensors -d cifar10 --max-drop 1 -o found
     """
-    goal = {"max_drop": max_drop, "max_bytes": parse_bytes(max_bytes), "max_ms": max_ms, "minimise": minimise}
+    bounds = {"max_drop": max_drop, "max_bytes": parse_bytes(max_bytes), "max_ms": max_ms}
+    goal = {**bounds, "max_others": max_others, "minimise": minimise}
     if all(each is None for each in goal.values()):
         raise typer.BadParameter("say what a file may lose or take: --max-drop 0.5, --max-bytes 40k, --max-ms 0.3")
     minutes, training = parse_minutes(time), of.search_choice(train, "leave out --no-train", max_drop)

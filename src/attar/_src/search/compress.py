@@ -15,7 +15,7 @@ from typing import Any
 
 from attar._src.artifact.limits import Limits
 from attar._src.artifact.manifest import Preprocessing
-from attar._src.core.errors import AttarWarning
+from attar._src.core.errors import AttarWarning, SpecError
 from attar._src.core.spec import build_spec
 from attar._src.data.axes import Dynamic
 from attar._src.measure.class_layout import IGNORE_INDEX
@@ -38,6 +38,7 @@ def compress(
     max_drop: float | None = None,
     max_bytes: int | None = None,
     max_ms: float | None = None,
+    max_others: float | None = None,
     minimise: Aim | None = None,
     minutes: float | None = None,
     resume: bool = False,
@@ -81,6 +82,8 @@ def compress(
             predictions that change, else the relative error in per cent.
         max_bytes: bytes that a file may have.
         max_ms: milliseconds that one example may take on one thread of this machine.
+        max_others: per cent that an output beside the main one may lose, of its predictions or of its variance; 50 by
+            default, as more of them ruins it.
         minimise: ``bytes``, ``ms`` or ``drop``: what to make small within these bounds; by default the first of drop,
             bytes and ms that has no bound.
         minutes: time for the search, from the call on; None for as long as it pays. What would not end in time is left
@@ -112,7 +115,13 @@ def compress(
     """
     started, say = time.monotonic(), on_step or _quiet
     goal: Goal = build_spec(
-        Goal, where="compress", max_drop=max_drop, max_bytes=max_bytes, max_ms=max_ms, minimise=minimise
+        Goal,
+        where="compress",
+        max_drop=max_drop,
+        max_bytes=max_bytes,
+        max_ms=max_ms,
+        max_others=max_others,
+        minimise=minimise,
     )
     seconds = seconds_allowed(minutes)
     kept = SearchFolder(Path(folder), resume=resume)
@@ -139,6 +148,8 @@ def compress(
         limits=limits,
         say=say,
     )
+    if max_others is not None and not of.judge.kinds:
+        raise SpecError(f"max_others={max_others:g}: the module has no output beside the main one; leave it out")
     for doubt in of.doubts(goal.max_drop, "max_drop"):
         warnings.warn(doubt, AttarWarning, stacklevel=2)
     maker = PostTraining(

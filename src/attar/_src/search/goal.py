@@ -21,6 +21,8 @@ class Goal(Spec):
         max_drop: points that a file may lose on the validation examples, as in ``attar.quantize``.
         max_bytes: bytes of a file, at most.
         max_ms: milliseconds of one example on one thread of this machine, at most.
+        max_others: per cent that an output beside the main one may lose, of its predictions or its variance; half of it
+            by default.
         minimise: what is made small within the bounds; by default the first of drop, bytes, ms that has no bound, and
             bytes if all have one. Without a bound on the drop the smallest file would be one that predicts nothing.
     """
@@ -28,6 +30,7 @@ class Goal(Spec):
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     max_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_others: Annotated[float, Field(gt=0, le=100 * (1 - KEPT_OF_KNOWN))] | None = None
     minimise: Aim | None = None
 
     @model_validator(mode="after")
@@ -54,7 +57,8 @@ class Goal(Spec):
         """Return by how much a file breaks the bounds, summed as shares of them; 0 if it holds all.
 
         Where no loss was agreed to (``max_drop``), a file that is ruined holds nothing: a bound of 0 is added. No loss
-        of the main output agrees to one that ruins another (``is_ruined``): a bound of a half is added.
+        of the main output agrees to one that ruins another (``is_ruined``): a bound of a half is added, or
+        ``max_others``.
 
         Example:
             >>> from attar._src.search.tried_file import TriedFile
@@ -63,7 +67,8 @@ class Goal(Spec):
             0.5
         """
         most_lost = 0.0 if self.max_drop is None and file.ruined else self.max_drop
-        others = None if file.others is None else 1 - KEPT_OF_KNOWN
+        most_others = 1 - KEPT_OF_KNOWN if self.max_others is None else self.max_others / 100
+        others = None if file.others is None else most_others
         bounds = (
             (file.drop, most_lost),
             (file.others or 0.0, others),
@@ -100,6 +105,7 @@ class Goal(Spec):
         """Return the goal in words."""
         bounds = [
             f"a drop of {self.max_drop:g} at most" if self.max_drop is not None else "",
+            f"of other outputs {self.max_others:g} % at most" if self.max_others is not None else "",
             f"{self.max_bytes:,} bytes at most" if self.max_bytes is not None else "",
             f"{self.max_ms:g} ms at most" if self.max_ms is not None else "",
         ]

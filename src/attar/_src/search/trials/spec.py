@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from attar._src.core.errors import SpecError
 from attar._src.core.progress import track
-from attar._src.core.spec import explain
+from attar._src.core.spec import explain, refused
 from attar._src.recipe.recipe import SEARCH_KEY, Recipe, recipe_of_tree
 from attar._src.recipe.reference import leaves
 from attar._src.recipe.yaml_text import apply_overrides, parse_yaml
@@ -57,6 +57,16 @@ class SearchSpec(Goal):
     seed: Annotated[int, Field(ge=0)] = 0
     halving: Halving | None = None
     storage: str | None = None
+
+    @model_validator(mode="after")
+    def _main_output(self) -> Self:
+        if self.max_others is not None:
+            raise refused(
+                "max_others is of attar compress: trials are judged by the metric; let a metric of your own read the "
+                "other outputs",
+                "max_others",
+            )
+        return self
 
     @property
     def goal(self) -> Goal:

@@ -259,10 +259,15 @@ class _CodeRoom:
         most = budget.without_graph(size["parameters"], size["graph_bytes"])
         left = (8 * most - other) / coded
         if left <= 0:
-            kept = "" if budget.max_bytes is None else ", and keeps 128 bytes for its record"
+            kept = least = ""
+            if budget.max_bytes is not None:
+                kept = ", and keeps 128 bytes for its record"
+                # An eighth of a bit for each code is next to none.
+                needed = budget.max_bytes - left * coded / 8 + coded / 64
+                least = f"; from about {math.ceil((needed + 128) / 0.99):,} on there is room for codes"
             raise BudgetError(
                 f"a file of {budget.words()} (`compress` stays 1% below what it was asked for{kept}) has "
-                f"{most:,.0f} bytes beside its graph, and everything but codes takes {other / 8:,.0f}",
+                f"{most:,.0f} bytes beside its graph, and everything but codes takes {other / 8:,.0f}{least}",
                 "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
             )
         return cls(left, beside, learner.coder)
