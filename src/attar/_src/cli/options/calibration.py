@@ -47,7 +47,7 @@ class DataChoice:
         validation: how many others of a data set are drawn on which a drop is measured; where there are too few for
             both all but those that calibrate, or half of it if that is more. None: of a data set as many as ``bound``
             asks for; other data are divided later.
-        bound: points that may be lost on these (:func:`judged_examples`); None if that is not known.
+        bound: points that may be lost on these (:func:`examples_for_bound`); None if that is not known.
         metric: that judges instead of the data set's.
     """
 
@@ -67,7 +67,7 @@ class DataChoice:
     metric: str | None = None
 
 
-def judged_examples(bound: float | None) -> int:
+def examples_for_bound(bound: float | None) -> int:
     """Return how many examples tell a loss of ``bound`` points, 2,000 at least and 10,000 at most.
 
     Of n examples, of which a share c is predicted otherwise, one standard error is ``100 sqrt(c / n)`` points. It is
@@ -75,7 +75,7 @@ def judged_examples(bound: float | None) -> int:
 
     Example: half a point is told by 2,000, for which 200 were enough; 0.1 points by 5,000.
 
-        >>> judged_examples(0.5), judged_examples(0.1), judged_examples(0.01)
+        >>> examples_for_bound(0.5), examples_for_bound(0.1), examples_for_bound(0.01)
         (2000, 5000, 10000)
     """
     return VALIDATION if not bound else min(max(VALIDATION, math.ceil(_CHANGED * (100 / bound) ** 2)), _MOST)
@@ -151,7 +151,7 @@ def chosen_inputs(choice: DataChoice) -> ChosenInputs:
 
 def _divided(dataset: Dataset, choice: DataChoice, *, hold_out: bool) -> tuple[Dataset, list[Dataset]]:
     """Return the examples that calibrate, and those on which a drop is measured, if any are asked for."""
-    asked = judged_examples(choice.bound) if choice.validation is None else choice.validation
+    asked = examples_for_bound(choice.bound) if choice.validation is None else choice.validation
     if hold_out:
         kept, held = holdout(dataset, choice.hold_out)
         calibrating = kept.subset(min(choice.examples, len(kept)), choice.seed)
