@@ -21,15 +21,12 @@ from attar._src.methods.prune.schedule import Pruning
 from attar._src.methods.quantize.field_types import GranularityChoice, GridBits
 from attar._src.methods.quantize.low_precision import LowPrecision
 from attar._src.methods.quantize.lsq.rule import Lsq
-from attar._src.methods.quantize.qat.rate import Rate
+from attar._src.methods.quantize.qat.rate import MARGIN, RECORD, Rate
 from attar._src.methods.quantize.qat.straight_through import Rounding, StraightThrough
 from attar._src.train.schedule import Schedule, Scheduled
 from attar._src.work.rule import Rule
 from attar._src.work.size_budget import SizeBudget
 from attar._src.work.term import Term
-
-_MARGIN = 0.01  # share of a size budget kept back, because the rate fluctuates in the last steps
-_RECORD = 128  # bytes that the record of the stage may take, which is not there yet when the budget is made
 
 
 def _refuse_negative(value: Scheduled) -> Scheduled:
@@ -189,8 +186,8 @@ class Compress(DistillationStage):
         return SizeBudget.of(self.size, self.max_bytes)
 
     def loss_terms(self) -> tuple[Term, ...]:
-        file = None if self.size is None else self.size * (1 - _MARGIN)
-        most = None if self.max_bytes is None else max(round(self.max_bytes * (1 - _MARGIN)) - _RECORD, 1)
+        file = None if self.size is None else self.size * (1 - MARGIN)
+        most = None if self.max_bytes is None else max(round(self.max_bytes * (1 - MARGIN)) - RECORD, 1)
         rate = Rate(file=file, max_bytes=most, reach=self.reach)
         return (*self._losses(), rate, *self.terms)
 

@@ -316,9 +316,8 @@ class Allocator:
             return least
         low, high = len(least.data), len(least.data) + sum(max(own.values()) for own in self.sizes.values())
         best = self.attempt(dict.fromkeys(self.names, FLOATING))
-        loss, unit = self.files.drop(best.artifact)
-        if loss > most:
-            raise SpecError(self.files.refused(loss, unit, most))
+        if self.files.drop(best.artifact)[0] > most:
+            raise SpecError(self.files.refused(best.artifact, most))
         for _ in range(HALVINGS):
             # Sizes differ by factors.
             middle = (low * high) ** 0.5

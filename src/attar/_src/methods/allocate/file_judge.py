@@ -59,19 +59,15 @@ class FileJudge:
         It is infinite where an output beside the main one is ruined, which nobody agreed to.
         """
         found = self.compared(artifact)
-        for graph, seen in found.items():
-            for name, lost in seen.others.items():
-                if is_ruined(lost):
-                    return math.inf, f"{self.judges[graph].unit}; more than half of output {name!r} is lost"
-        points = {graph: self.judges[graph].points(seen) for graph, seen in found.items()}
-        graph = max(points, key=points.__getitem__)
-        return points[graph], self.judges[graph].unit
+        drop, unit = self._points(found)
+        return (math.inf if _ruin(found) else drop), unit
 
-    def refused(self, drop: float, unit: str, most: float) -> str:
-        """Return why no file drops by ``most`` points at most, as one with all weights in floating point does not."""
-        whole = "with every weight in floating point"
-        if math.isinf(drop):
-            return f"{whole} the file still is no answer: {_ruin(unit)}; leave activations in floating point"
+    def refused(self, artifact: Artifact, most: float) -> str:
+        """Return why no file drops by ``most`` points at most, of that with all weights in floating point."""
+        found, whole = self.compared(artifact), "with every weight in floating point"
+        if ruin := _ruin(found):
+            return f"{whole}, {ruin}; leave activations in floating point"
+        drop, unit = self._points(found)
         return (
             f"no file drops by {most:g} {unit} at most: {whole} it drops by {drop:.3g}. The nearest target is "
             f"max_drop={drop * 1.01:.3g}; or leave activations in floating point"
@@ -79,10 +75,15 @@ class FileJudge:
 
     def dropped_by(self, packed: bytes, most: float) -> str:
         """Return by how much too much a packed file drops, in words; empty if by at most ``most`` points."""
-        drop, unit = self.drop(open_artifact(packed))
-        if math.isinf(drop):
-            return _ruin(unit)
-        return f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
+        found = self.compared(open_artifact(packed))
+        drop, unit = self._points(found)
+        over = f"the file drops by {drop:.3g} {unit}, and at most {most:g} were asked for" if drop > most else ""
+        return _ruin(found) or over
+
+    def _points(self, found: Mapping[str, OutputError]) -> tuple[float, str]:
+        points = {graph: self.judges[graph].points(seen) for graph, seen in found.items()}
+        graph = max(points, key=points.__getitem__)
+        return points[graph], self.judges[graph].unit
 
     def doubts(self) -> list[str]:
         """Return warnings of a drop that is measured on few examples, or without the labels that there are."""
@@ -100,6 +101,7 @@ class FileJudge:
         return found
 
 
-def _ruin(unit: str) -> str:
-    """Return what makes a drop infinite: the second part of its unit, or outputs that are no numbers."""
-    return unit.partition("; ")[2] or "an output is not finite"
+def _ruin(found: Mapping[str, OutputError]) -> str:
+    """Return which output beside the main one is ruined, in words; empty without one."""
+    lost = (name for seen in found.values() for name, lost in seen.others.items() if is_ruined(lost))
+    return next((f"more than half of output {name!r} is lost" for name in lost), "")

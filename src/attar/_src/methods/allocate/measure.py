@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -235,15 +235,7 @@ def _together(errors: Sequence[OutputError]) -> OutputError:
         kl=sum(nats) if nats else None,
         changed=max(shares, default=None),
         metric=metrics[0] if metrics else None,
-        others=_worst(each.others for each in errors),
     )
-
-
-def _worst(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for each in several:
-        found |= {name: max(lost, found.get(name, 0.0)) for name, lost in each.items()}
-    return found
 
 
 def _figures(level: Level, made: Candidate, seen: OutputError, estimate: float | None) -> LevelFigures:

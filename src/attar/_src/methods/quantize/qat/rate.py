@@ -31,6 +31,9 @@ from attar._src.work.size_budget import BudgetError, SizeBudget
 from attar._src.work.term import Term
 from attar._src.work.weight_view import WeightView
 
+#: Share of a size budget that ``compress`` keeps back, as the rate fluctuates in the last steps, and bytes that the
+#: record of the stage may take, which is not there yet when the budget is made.
+MARGIN, RECORD = 0.01, 128
 _DUAL_STEP = 0.02  # change of log mu in a step, per relative excess of the rate
 _NEAR = 0.02  # width of the range about the budget, relative, in which the push grows to all of mu
 _LEAST = 1e-6  # smallest mu; the largest is its inverse
@@ -261,12 +264,12 @@ class _CodeRoom:
         if left <= 0:
             kept = least = ""
             if budget.max_bytes is not None:
-                kept = ", and keeps 128 bytes for its record"
+                kept = f", and keeps {RECORD} bytes for its record"
                 # An eighth of a bit for each code is next to none.
                 needed = budget.max_bytes - left * coded / 8 + coded / 64
-                least = f"; from about {math.ceil((needed + 128) / 0.99):,} on there is room for codes"
+                least = f"; from about {math.ceil((needed + RECORD) / (1 - MARGIN)):,} on there is room for codes"
             raise BudgetError(
-                f"a file of {budget.words()} (`compress` stays 1% below what it was asked for{kept}) has "
+                f"a file of {budget.words()} (`compress` stays {MARGIN:.0%} below what it was asked for{kept}) has "
                 f"{most:,.0f} bytes beside its graph, and everything but codes takes {other / 8:,.0f}{least}",
                 "raise the budget, store the rest in fewer bits (low_precision), or share scales (granularity: tensor)",
             )
