@@ -100,8 +100,8 @@ def test_what_others_may_lose_is_bounded_where_it_is_asked(tmp_path):
     goal, shares = Goal(max_drop=1, max_others=5), (None, 0.0, 0.05, 0.06)
     assert [goal.holds(TriedFile(**tried, others=each)) for each in shares] == [True, True, True, False]
     assert "of other outputs 5 % at most" in goal.words()
-    with pytest.warns(AttarWarning, match="it is only seen to"):
-        found = attar.compress(TwoHeads(), X, tmp_path / "s", labels=Y, max_drop=50, max_others=2)
+    # No warning: what others may lose is said.
+    found = attar.compress(TwoHeads(), X, tmp_path / "s", labels=Y, max_drop=50, max_others=2)
     assert found.met
     assert found.best.others <= 0.02 < max(each.others for each in found.files)
     with pytest.raises(SpecError, match="max_others=2: the module has no output beside the main one"):

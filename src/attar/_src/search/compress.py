@@ -150,7 +150,7 @@ def compress(
     )
     if max_others is not None and not of.judge.kinds:
         raise SpecError(f"max_others={max_others:g}: the module has no output beside the main one; leave it out")
-    for doubt in of.doubts(goal.max_drop, "max_drop"):
+    for doubt in of.doubts(goal.max_drop, "max_drop", others=max_others):
         warnings.warn(doubt, AttarWarning, stacklevel=2)
     maker = PostTraining(
         of.untouched, of.context, of.inputs, of.dry_run, of.examples, of.held, of.judge, of.limits, tuple(keep)

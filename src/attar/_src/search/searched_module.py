@@ -173,11 +173,11 @@ class SearchedModule:
         """
         return drop_noise(seen, self.judge, self.held.examples)
 
-    def doubts(self, most: float | None, name: str) -> Iterator[str]:
+    def doubts(self, most: float | None, name: str, *, others: float | None = None) -> Iterator[str]:
         """Yield why a loss may say little here: a reference that was not trained, or on these very examples; labels of
         another; few examples.
 
-        ``name`` is what the argument of the bound is called.
+        ``name`` is what the argument of the bound is called; ``others`` is the bound of other outputs, if it is given.
         """
         judge, count = self.judge, self.held.examples
         if (chance := judge.chance) is not None:
@@ -189,7 +189,7 @@ class SearchedModule:
             )
         if judge.unjudged:
             yield f"labels do not count here: {judge.unjudged}. What a file loses is told in {judge.unit}"
-        if told := told_of_others(judge):
+        if others is None and (told := told_of_others(judge)):
             yield told
         known = None if judge.floating is None or judge.unit not in _COUNTED else judge.floating.floating
         if most and known is not None and known >= _KNOWN and count >= FEW_JUDGED:
