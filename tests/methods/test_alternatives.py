@@ -15,9 +15,10 @@ from attar._src.methods.quantize.ptq.weight_solvers import alternative_levels
 def test_alternatives_reach_what_affine_grids_do_not(trained):  # noqa: F811
     net, x, _ = trained
     with pytest.raises(SpecError, match="nearest target is max_bytes=") as refused:
-        attar.quantize(net, x, max_bytes=200, tolerance=None)
+        attar.quantize(net, x, max_bytes=200, scales="absmax", tolerance=None)
     nearest = int(str(refused.value).partition("max_bytes=")[2].partition(",")[0])
-    given = attar.quantize(net, x, max_bytes=nearest - 10, alternatives=["binary"], tolerance=None)
+    target = {"max_bytes": nearest - 10, "alternatives": ["binary"]}
+    given = attar.quantize(net, x, **target, scales="absmax", tolerance=None)
     assert len(packed(given)) <= nearest - 10
     assert "binary" in given.compressed.schemes.values()
     assert "1 binary" in given.compressed.notes["bits"]

@@ -110,7 +110,8 @@ def test_a_target_of_8_bits_leaves_nothing_to_improve(allocated):
 
 
 def test_another_coder_at_the_end_is_refused_and_one_from_the_start_counted(trained, tmp_path):
-    """Guards ``max_bytes`` against the coder of ``save``: codes without entropy coding take a third more."""
+    """Guards ``max_bytes`` against the coder of ``save``, and predictions against that of ``auto``: codes without
+    entropy coding take a third more."""
     net, x, _ = trained
     result = attar.quantize(net, x, max_bytes=5000, tolerance=None)
     with pytest.raises(SpecError, match=r"5,000 were asked for, which hold with the coder 'auto'"):

@@ -155,7 +155,7 @@ def test_rounding_is_near_the_best_of_all_choices_and_never_worse_than_the_neare
         net = nn.Sequential(nn.Linear(6, 1, bias=False)).eval()
         x, values = torch.randn(64, 2) @ torch.randn(2, 6), net[0].weight.detach().numpy().astype(np.float64)
         given = Context(inputs_of(x, 64))
-        nearest = PostTrainingQuantize(bits=3).run(compressed(net, x), given)
+        nearest = PostTrainingQuantize(bits=3, scales="absmax").run(compressed(net, x), given)
         done = Reconstruct(steps=200, network_steps=0, batch=64, drop=0.0).run(nearest, given)
 
         def error(rounded, x=x, values=values):
@@ -311,7 +311,7 @@ def test_what_is_zero_stays_zero():
     model = compressed(net, x)
     given = Context(inputs_of(x))
     for fields in ({}, {"symmetric": False}):
-        rounded = PostTrainingQuantize(bits=3, **fields).run(model, given)
+        rounded = PostTrainingQuantize(bits=3, scales="absmax", **fields).run(model, given)
         done = Reconstruct(steps=40, batch=16).run(rounded, given)
         assert not same(rounded, done)
         assert not done.tensors["0.weight"].dense()[net[0].weight.detach().numpy() == 0].any()
@@ -420,7 +420,7 @@ def test_a_graph_is_trained_on_what_the_graphs_before_made_of_shared_weights():
     entries = {name: EntryPoint((x,), name) for name in ("first", "second")}
     start = CompressedModel.of(trace_methods(net, entries))
     given = Context(dict.fromkeys(entries, inputs_of(x, 96)))
-    rounded = PostTrainingQuantize(bits=3).run(start, given)
+    rounded = PostTrainingQuantize(bits=3, scales="absmax").run(start, given)
     done = Reconstruct(steps=60, batch=96, drop=0.0, loss="error").run(rounded, given)
 
     def error(model):

@@ -51,7 +51,7 @@ def trained():
 @pytest.fixture(scope="module")
 def table(trained):
     net, x, y = trained
-    return attar.sensitivity(net, x, labels=y, levels=(2, 4, 8), examples=128)
+    return attar.sensitivity(net, x, labels=y, levels=(2, 4, 8), examples=128, scales="absmax")
 
 
 def test_fewer_bits_cost_more_error_and_fewer_bytes(table):
@@ -74,7 +74,9 @@ def test_gradients_estimate_the_kl_of_small_errors(table):
 
 def test_an_error_is_that_of_the_module_with_this_weight_rounded(trained, table):
     net, x, _ = trained
-    rounded = attar.quantize(net, x, bits=2, keep=("first", "second"), examples=128, tolerance=None).module
+    rounded = attar.quantize(
+        net, x, bits=2, keep=("first", "second"), examples=128, tolerance=None, scales="absmax"
+    ).module
     with torch.no_grad():
         want, got = net(x[:128]), rounded(x[:128])
     error = ((got - want) ** 2).sum() / ((want - want.mean(0)) ** 2).sum()
@@ -158,7 +160,7 @@ def test_options_that_do_not_fit(trained, tmp_path):
     with pytest.raises(SpecError, match="write bits, sparsity or channels"):
         attar.sensitivity(net, x, what="ranks")
     # Guards against options of rounding that are taken and do nothing.
-    for name, value in (("granularity", "group:8"), ("scales", "gptq"), ("symmetric", False), ("correct_bias", False)):
+    for name, value in (("granularity", "group:8"), ("scales", "mse"), ("symmetric", False), ("correct_bias", False)):
         for what in ("sparsity", "channels"):
             with pytest.raises(SpecError, match=f"{name}: .* nothing is rounded"):
                 attar.sensitivity(net, x, what=what, **{name: value})

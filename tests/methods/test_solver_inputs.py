@@ -123,7 +123,7 @@ def layer_error(piece, done, real, name):
 @pytest.mark.parametrize("granularity", [None, PerGroup(size=9)], ids=["channel", "group"])
 def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, user, granularity):
     options = {"bits": 3, "correct_bias": False, "granularity": granularity}
-    absmax = PostTrainingQuantize(**options).run(piece, Context(real))
+    absmax = PostTrainingQuantize(scales="absmax", **options).run(piece, Context(real))
     columns = PostTrainingQuantize(scales=user(SOLVERS, Columns()), **options).run(piece, Context(real))
     assert columns.tensors.keys() == absmax.tensors.keys() == {"first.weight", "second.weight", "head.weight", "matrix"}
     for name in columns.tensors:
@@ -137,7 +137,10 @@ def test_a_solver_that_sees_its_inputs_keeps_the_outputs_better(piece, real, use
     ("options", "passes"),
     [
         ({}, 1),
-        ({"correct_bias": False}, 0),
+        ({"correct_bias": False}, 1),
+        ({"correct_bias": False, "scales": "absmax"}, 0),
+        # 8 bits are as good without seeing anything.
+        ({"correct_bias": False, "bits": 8}, 0),
         ({"activations": 8, "observer": "minmax"}, 1),
         # A histogram depends on its range: both in one run where the values of all batches fit in memory.
         ({"activations": 8, "observer": "mse"}, 2),
@@ -149,6 +152,23 @@ def test_the_data_are_run_as_few_times_as_what_is_wanted_allows(piece, real, run
     user(SOLVERS, Columns())
     PostTrainingQuantize(**options).run(piece, Context(real))
     assert runs == {0: [], 1: [32, 32, 32], 2: [96]}[passes]
+
+
+def test_bits_choose_the_solver_unless_it_is_named(piece, real):
+    """Guards the default: few bits are solved with what weights multiply, and 8 cost nothing."""
+    for given, name in (
+        ({"bits": 3}, "gptq"),
+        ({"bits": 5}, "gptq"),
+        ({"bits": 6}, "absmax"),
+        ({"bits": 8, "rate": 0.003}, "gptq"),
+        ({"bits": 8, "overrides": {"*": 4}}, "gptq"),
+        ({"bits": {"size": 7.0}}, "gptq"),
+    ):
+        made = PostTrainingQuantize(**given).run(piece, Context(real))
+        same = PostTrainingQuantize(scales=name, **given).run(piece, Context(real))
+        assert made.tensors.keys() == same.tensors.keys()
+        for key, tensor in made.tensors.items():
+            assert (tensor.dense() == same.tensors[key].dense()).all(), (given, key)
 
 
 def test_where_memory_is_short_the_bytes_are_the_same(piece, real, runs, user, monkeypatch):

@@ -113,10 +113,10 @@ def quantize_command(
     scales: Annotated[
         str,
         typer.Option(
-            help="Solver of affine weights: absmax, mse, percentile, hqq, minmax, gptq (best at 4 bits and less) or "
-            "file.py:name."
+            help="Solver of affine weights: auto (gptq up to 5 bits and under a target, else absmax), absmax, mse, "
+            "percentile, hqq, minmax, gptq or file.py:name."
         ),
-    ] = "absmax",
+    ] = "auto",
     power_of_two: Annotated[
         bool, typer.Option("--power-of-two", help="Only powers of two as scales, so that rescaling is a shift.")
     ] = False,

@@ -38,7 +38,7 @@ def sensitivity_command(
         typer.Option(help="Bits from 2 to 8, or shares of weights or channels: 2,3,4,6,8 or 0.5,0.7,0.9."),
     ] = None,
     rates: Annotated[
-        str, typer.Option(help="With --scales gptq: measure each level with each rate of attar quantize: 0,0.003,0.03.")
+        str, typer.Option(help="With scales gptq: measure each level with each rate of attar quantize: 0,0.003,0.03.")
     ] = "0",
     score: Annotated[
         str | None,
@@ -53,8 +53,8 @@ def sensitivity_command(
     ] = "channel",
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Give weights a zero point.")] = False,
     scales: Annotated[
-        str, typer.Option(help="Solver: absmax, mse, percentile, hqq, minmax, gptq or file.py:name.")
-    ] = "absmax",
+        str, typer.Option(help="Solver: gptq, absmax, mse, percentile, hqq, minmax or file.py:name.")
+    ] = "gptq",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:

@@ -58,7 +58,7 @@ class Cause:
 
 
 #: What to ask for where bits follow from a target.
-_LARGER = "a larger target (size=, max_bytes=; a smaller max_drop=), or scales='gptq' if it has not solved these"
+_LARGER = "a larger target (size=, max_bytes=; a smaller max_drop=)"
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def quantize(
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
     scheme: str = "affine",
-    scales: str = "absmax",
+    scales: str = "auto",
     power_of_two: bool = False,
     rate: float = 0.0,
     observer: str = "auto",
@@ -192,8 +192,8 @@ def quantize(
             (bits=2), ``apot`` (sums of powers of two, bits 3 to 5) or ``codebook`` (the best ``2**bits`` levels, bits 1
             to 6). All run in integers. Weights in ``overrides`` are affine.
         scales: solver of scales and codes of affine weights: ``absmax``, ``mse``, ``percentile``, ``hqq``, ``minmax``,
-            ``gptq`` or ``file.py:name``. At 4 bits and less ``gptq`` loses least: it sees what each weight multiplies
-            on ``data``.
+            ``gptq`` or ``file.py:name``. ``auto`` is ``gptq`` up to 5 bits and under a target, where it loses least, as
+            it sees what each weight multiplies on ``data``; ``absmax`` above, which costs nothing.
         power_of_two: only powers of two as scales of weights and activations, for hardware that rescales by shifts.
         rate: with ``gptq``, the relative error of the layers' outputs that one bit a weight less is worth: codes that
             take fewer bits in the file are preferred, so that 0.003 takes a sixth off the codes of 4 bits.

@@ -17,9 +17,9 @@ from attar._src.methods.allocate.judge import Judge, Labelled, model_outputs
 from attar._src.methods.quantize.ptq.observers.calibration import Automatic
 from attar._src.methods.quantize.ptq.reconstruct.network import FINE
 from attar._src.methods.quantize.ptq.reconstruct.stage import Reconstruct
-from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES
+from attar._src.methods.quantize.ptq.registry import OBSERVERS, SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.stage import PostTrainingQuantize
-from attar._src.methods.quantize.ptq.weight_solvers import AFFINE
+from attar._src.methods.quantize.ptq.weight_solvers import AFFINE, AUTO_SCALES
 from attar._src.methods.quantize.short_numbers import shorten_numbers
 from attar._src.work.calibration_inputs import CalibrationInputs
 from attar._src.work.compressed_model import CompressedModel
@@ -146,10 +146,13 @@ class Search:
         Raises:
             SpecError: the options as given do not fit the module.
         """
+        if given.scales == AUTO_SCALES and isinstance(given.bits, int):
+            # By its own name, so that it is not tried twice.
+            given = given.model_copy(update={"scales": SOLVERS[AUTO_SCALES].at_bits(given.bits).name})
         self._solve("as given", given)
         cheap = self.tried[0].seconds
         for name, changes, sees in _solvers(given):
-            seen = [each.seconds for each in self.tried[1:] if each.stage.scales == "gptq"]
+            seen = [each.seconds for each in self.tried if each.stage.scales == "gptq"]
             expected = _SPARE * (max(seen) if seen else _FIRST * cheap) if sees else _SPARE * cheap
             # The first that sees inputs gains most for its time, and reconstruction in a hurry less.
             share = _SOLVERS if seen or not sees else _FIRST_SEEING

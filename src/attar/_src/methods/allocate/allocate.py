@@ -146,6 +146,7 @@ class Allocator:
             labelled=self.labelled,
             seed=self.seed,
             gradients=False,
+            coder=self.coder,
             every=False,
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from attar._src.artifact.packing import AUTO
 from attar._src.core.tensors import CompressedTensor, Dense, Sparse
 from attar._src.methods.allocate.coded_bytes import coded_bytes
 from attar._src.methods.allocate.level import Level
@@ -38,9 +39,9 @@ class Candidate:
 
 
 def candidates(
-    model: CompressedModel, names: Sequence[str], levels: Sequence[Level], at: AtLevel
+    model: CompressedModel, names: Sequence[str], levels: Sequence[Level], at: AtLevel, coder: str = AUTO
 ) -> dict[str, dict[Level, Candidate]]:
-    """Return tensor -> level -> the candidate.
+    """Return tensor -> level -> the candidate, whose bytes are those that ``coder`` makes.
 
     What else a run of a stage changes belongs to the tensor of the same layer: ``conv1.bias`` to ``conv1.weight``. All
     have as few digits as in a file.
@@ -48,7 +49,7 @@ def candidates(
     found: dict[str, dict[Level, Candidate]] = {name: {} for name in names}
     for level in levels:
         changed = changed_tensors(model, names, at(level))
-        sizes = coded_bytes({key: each for own in changed.values() for key, each in own.items()})
+        sizes = coded_bytes({key: each for own in changed.values() for key, each in own.items()}, coder)
         for name, own in changed.items():
             found[name][level] = Candidate(own, sizes[name], sum(sizes[key] for key in own if key != name))
     return found

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import fx
 
+from attar._src.artifact.packing import AUTO
 from attar._src.core.digest import digest
 from attar._src.core.fields import main_output_name
 from attar._src.core.interrupt import raise_if_interrupted
@@ -38,11 +39,13 @@ class TensorMeter(SensitivityMeter):
         model: as it is.
         at: level -> the model with all these tensors at it.
         gradients: whether there are estimates.
+        coder: of the file whose bytes count.
     """
 
     model: CompressedModel
     at: AtLevel
     gradients: bool = True
+    coder: str = AUTO
 
     @cached_property
     def programs(self) -> dict[str, fx.GraphModule]:
@@ -61,7 +64,7 @@ class TensorMeter(SensitivityMeter):
     @cached_property
     def candidates(self) -> dict[str, dict[Level, Candidate]]:
         """Tensor -> level -> the tensor at it."""
-        return candidates(self.model, self.names, self.levels, self.at)
+        return candidates(self.model, self.names, self.levels, self.at, self.coder)
 
     def at_levels(self, name: str) -> Mapping[Level, Candidate]:
         return self.candidates[name]
@@ -72,7 +75,7 @@ class TensorMeter(SensitivityMeter):
         return AboutPart(
             role=weights[name].role if name in weights else "tensor",
             shape=tuple(own[self.levels[0]].tensors[name].shape),
-            before=sum(coded_bytes({key: stored[key] for key in together}).values()),
+            before=sum(coded_bytes({key: stored[key] for key in together}, self.coder).values()),
         )
 
     def readers(self, name: str) -> Sequence[str]:

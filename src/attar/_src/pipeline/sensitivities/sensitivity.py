@@ -43,6 +43,8 @@ LEVELS: Mapping[str, tuple[float, ...]] = {
     "sparsity": (0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
     "channels": REMOVED_SHARES,
 }
+#: The solver of scales that :func:`attar.quantize` takes under a target, where it reads the table.
+SCALES = "gptq"
 #: Examples that calibrate the candidates, as ``attar.quantize`` takes by default.
 CALIBRATED = 512
 
@@ -57,7 +59,7 @@ def sensitivity(
     folder: str | Path | None = None,
     granularity: str | Granularity = "channel",
     symmetric: bool = True,
-    scales: str = "absmax",
+    scales: str = SCALES,
     score: str | None = None,
     keep: Sequence[str] = (),
     correct_bias: bool = True,
@@ -89,7 +91,7 @@ def sensitivity(
         granularity: weights that share a scale, as in :func:`attar.quantize`; so are ``symmetric``, ``scales``,
             ``correct_bias`` and ``keep``. But for ``keep`` they are of ``bits``.
         symmetric: weights without zero points.
-        scales: solver of the scales.
+        scales: solver of the scales, by default that of a target.
         score: of ``sparsity`` ``l1`` (the default), ``l2`` or ``random``; of ``channels`` as in :func:`attar.prune`,
             ``l2`` by default.
         keep: globs of layers to leave out.
@@ -125,7 +127,12 @@ def sensitivity(
     chosen = _levels(what, levels, rates)
     options = {"symmetric": symmetric, "granularity": granularity, "scales": scales, "correct_bias": correct_bias}
     stage: PostTrainingQuantize = build_spec(PostTrainingQuantize, where="sensitivity", keep=tuple(keep), **options)
-    rounding = [name for name in options if getattr(stage, name) != PostTrainingQuantize.model_fields[name].default]
+    usual = {"scales": SCALES}
+    rounding = [
+        name
+        for name in options
+        if getattr(stage, name) != usual.get(name, PostTrainingQuantize.model_fields[name].default)
+    ]
     if what != "bits" and rounding:
         raise SpecError(
             f"{', '.join(rounding)}: with what={what!r} nothing is rounded; leave that out, or write what='bits'"

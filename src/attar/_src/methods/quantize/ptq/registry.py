@@ -11,6 +11,7 @@ from attar._src.methods.quantize.ptq.schemes.codebook import BestLevels
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
 from attar._src.methods.quantize.ptq.schemes.ternary import Ternary
 from attar._src.methods.quantize.ptq.solvers.absmax import Absmax
+from attar._src.methods.quantize.ptq.solvers.automatic import AutomaticScales
 from attar._src.methods.quantize.ptq.solvers.gptq import Gptq
 from attar._src.methods.quantize.ptq.solvers.hqq import HalfQuadratic
 from attar._src.methods.quantize.ptq.solvers.minmax import MinMaxBuckets
@@ -19,7 +20,15 @@ from attar._src.methods.quantize.ptq.solvers.percentile import WeightPercentile
 from attar._src.methods.quantize.ptq.solvers.solver import Solver
 
 SOLVERS: Registry[Solver] = Registry(
-    "solver", Absmax(), Mse(), WeightPercentile(), HalfQuadratic(), MinMaxBuckets(), Gptq(), base=Solver
+    "solver",
+    AutomaticScales(),
+    Absmax(),
+    Mse(),
+    WeightPercentile(),
+    HalfQuadratic(),
+    MinMaxBuckets(),
+    Gptq(),
+    base=Solver,
 )
 #: Beside ``affine``, whose scales a solver finds.
 SCHEMES: Registry[LevelScheme] = Registry(

@@ -45,13 +45,14 @@ from attar._src.methods.quantize.ptq.solvers.solver import Solver
 from attar._src.methods.quantize.ptq.solvers.weight_inputs import WeightInputs, unseen_warning
 from attar._src.methods.quantize.ptq.weight_solvers import (
     AFFINE,
+    AUTO_SCALES,
     alternative_levels,
     check_scheme,
     most_seeing,
     scheme_names,
     solve_levels,
     solvers_of,
-    with_bits_of_scheme,
+    with_fields_that_follow,
 )
 from attar._src.methods.quantize.recurrent_noise import without_noisy_recurrent
 from attar._src.methods.quantize.row_scales import with_row_scales
@@ -82,12 +83,11 @@ class PostTrainingQuantize(Stage):
             quantize what they read, to 8 bits at run time, other layers read floating point; or None to leave
             activations in floating point. LSTM and GRU are dynamic with both.
         symmetric: whether weights have no zero point, as integer kernels need.
-        granularity: which weights share a scale: ``channel`` (or None; one scale for each index of the output axis),
-            ``tensor``, ``group:SIZE``, ``bucket:SIZE``, or a granularity of ``core.scheme``.
+        granularity: which weights share a scale: ``channel`` (or None), ``tensor``, ``group:SIZE``, ``bucket:SIZE``.
         scheme: the values that weights of ``bits`` may have: ``affine``, the whole grid, whose scales ``scales`` finds;
             ``binary`` (1 bit), ``ternary`` (2), ``apot`` (3 to 5) or ``codebook`` (1 to 6), which find theirs and see
             what a weight multiplies. Weights in ``overrides`` are affine.
-        scales: name of the solver of the scales of affine weights.
+        scales: solver of affine weights; ``auto`` is ``gptq`` up to 5 bits and under a target, ``absmax`` else.
         power_of_two: whether all scales, of weights and of activations, are powers of two, so that rescaling is a
             shift.
         rate: mean relative error of the layers' outputs (noise over signal) that one bit a weight less is worth, for
@@ -112,7 +112,7 @@ class PostTrainingQuantize(Stage):
     symmetric: bool = True
     granularity: GranularityChoice = None
     scheme: str = AFFINE
-    scales: Annotated[str, registered_word(SOLVERS)] = "absmax"
+    scales: Annotated[str, registered_word(SOLVERS)] = AUTO_SCALES
     power_of_two: bool = False
     rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     observer: Annotated[str, registered_word(OBSERVERS)] = "auto"
@@ -124,7 +124,7 @@ class PostTrainingQuantize(Stage):
     correct_bias: bool = True
     equalize: bool = False
 
-    _bits_of_scheme = model_validator(mode="before")(with_bits_of_scheme)
+    _following = model_validator(mode="before")(with_fields_that_follow)
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -321,10 +321,10 @@ class PostTrainingQuantize(Stage):
 
         All weights of the model count, so that one has the same solution whichever others are chosen with it.
         """
-        state = model.state()
+        state, bits = model.state(), self._bits(model)
         elements = {name: state[name].numel() for name in {**model.weights(), **dict.fromkeys(names)}}
-        solvers = solvers_of(elements, scheme or self.scheme, self.scales, rate, affine=self._overridden(model))
-        return {name: solvers[name] for name in names}
+        own, scheme = {name: bits[name] for name in names}, scheme or self.scheme
+        return solvers_of(elements, own, scheme, self.scales, rate, self._overridden(model))
 
     def _overridden(self, model: CompressedModel) -> set[str]:
         aliases, known = model.aliases(), [*model.state()]

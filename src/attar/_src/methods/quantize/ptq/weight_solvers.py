@@ -16,11 +16,14 @@ from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.quantize.field_types import read_granularity
 from attar._src.methods.quantize.ptq.registry import SCHEMES, SOLVERS
 from attar._src.methods.quantize.ptq.schemes.level_scheme import LevelScheme
+from attar._src.methods.quantize.ptq.solvers.automatic import AutomaticScales
 from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver
 from attar._src.methods.quantize.ptq.solvers.zeros import with_zeros
 
 #: The scheme of all codes of a grid, whose scales a solver finds.
 AFFINE = "affine"
+#: The solver that is chosen by bits.
+AUTO_SCALES = AutomaticScales.name
 #: Kinds of granularities that a weight may have of its own, and the bits that are tried with them.
 GRANULARITIES = ("group", "bucket", "tensor", "channel")
 FEW_BITS = (2, 3, 4)
@@ -50,9 +53,17 @@ def check_scheme(scheme: str, bits: int | BitTarget, *, symmetric: bool, rate: f
     SCHEMES[scheme].check_bits(bits)
 
 
-def with_bits_of_scheme(fields: Any) -> Any:
-    """Return the fields of a stage with ``bits`` where its scheme has only one form: 2 for ternary weights."""
-    scheme = fields.get("scheme") if isinstance(fields, dict) else None
+def with_fields_that_follow(fields: Any) -> Any:
+    """Return the fields of a stage with those that follow from others.
+
+    ``bits`` where the scheme has only one form: 2 for ternary weights. Under a target, where weights of few and of many
+    bits are measured alike, ``auto`` scales are those of ``gptq``.
+    """
+    if not isinstance(fields, dict):
+        return fields
+    if isinstance(fields.get("bits"), Mapping | BitTarget) and fields.get("scales", AUTO_SCALES) == AUTO_SCALES:
+        return {**fields, "scales": "gptq"}
+    scheme = fields.get("scheme")
     widths = SCHEMES[scheme].widths if isinstance(scheme, str) and scheme in [*SCHEMES] else ()
     return {"bits": widths[0], **fields} if len(widths) == 1 else fields
 
@@ -90,12 +101,13 @@ def alternative_levels(names: Sequence[str], *, symmetric: bool) -> tuple[Level,
 
 
 def solvers_of(
-    elements: Mapping[str, int], scheme: str, scales: str, rate: float, *, affine: Collection[str]
+    elements: Mapping[str, int], bits: Mapping[str, int], scheme: str, scales: str, rate: float, affine: Collection[str]
 ) -> dict[str, Solver]:
-    """Return the solver of each weight.
+    """Return the solver of each weight to quantize.
 
     Args:
         elements: weight -> the number of its elements.
+        bits: weight to quantize -> its bits, where they are fixed.
         scheme: of the weights that are not in ``affine``.
         scales: name of the solver of affine weights.
         rate: one bit of each weight costs so many times the mean error of all layers.
@@ -104,10 +116,8 @@ def solvers_of(
     solver = SOLVERS[scales]
     if rate:
         solver = solver.at_rate(rate * len(elements) / max(sum(elements.values()), 1))
-    if scheme == AFFINE:
-        return dict.fromkeys(elements, solver)
-    levels: Solver = SCHEMES[scheme]
-    return {name: solver if name in affine else levels for name in elements}
+    own = {name: solver.at_bits(bits[name]) for name in bits}
+    return own if scheme == AFFINE else {name: own[name] if name in affine else SCHEMES[scheme] for name in bits}
 
 
 def solve_levels(

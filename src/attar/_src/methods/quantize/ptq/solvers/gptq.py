@@ -83,7 +83,7 @@ class Gptq(Solver):
     name: ClassVar[str] = "gptq"
     inputs: ClassVar[tuple[type[Statistic], ...]] = (InputHessian,)
     inputs_optional: ClassVar[bool] = True
-    rates: ClassVar[tuple[float, ...]] = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+    rates: ClassVar[tuple[float, ...]] = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
     def __init__(self, rate: float = 0.0) -> None:
         self.rate = rate

@@ -73,6 +73,10 @@ class Solver(ABC):
         """
         raise SpecError(f"solver {self.name!r} minimizes no bits; use gptq with rate, or leave rate out")
 
+    def at_bits(self, bits: int) -> Solver:
+        """Return the solver of weights that have so many bits: itself, but for one that is chosen by bits."""
+        return self
+
     def needed(self) -> str:
         """Return the names of the statistics in ``inputs``, for messages."""
         return " and ".join(kind.__name__ for kind in self.inputs)
