@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Self
 
 import torch
 from pydantic import BeforeValidator, model_validator
-from torch import fx
 
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.spec import SomeShare, Spec, demand_share, registered_word
@@ -18,24 +17,16 @@ from attar._src.methods.prune.channels.ranking import Gradients, PartGradients, 
 from attar._src.methods.prune.masks import demand_some_left
 from attar._src.methods.prune.scopes import SCOPES, WeightUnits
 from attar._src.methods.prune.scores import SCORES, ScoredWeight, misplaced
-from attar._src.methods.prune.units import PruningUnit, UnitText, WeightRows
-from attar._src.methods.prune.weights.in_step import Reached, TooManyValues, run_in_step
+from attar._src.methods.prune.units import PruningUnit, UnitText
 from attar._src.methods.prune.weights.row_pruning import RowPruning, SeenInputs, Update
-from attar._src.methods.prune.weights.seen import PairedInputs, seen_inputs
+from attar._src.methods.prune.weights.walk import WeightWalk
 from attar._src.methods.quantize.ptq.globs import matching_tensors
-from attar._src.model.collect import Request, collect
-from attar._src.model.operators import bias_of, kind_of
-from attar._src.model.programs import copy_graph, set_tensor
-from attar._src.model.recurrent.inputs import expose_inputs
-from attar._src.model.statistics import InputHessian
 from attar._src.model.traced import TracedModel
-from attar._src.model.weights import LayerInput, find_weights, weight_input
-from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
+from attar._src.model.weights import find_weights
+from attar._src.work.calibration_inputs import CalibrationInputs
 
 #: A share of the units, or what it is chosen under.
 _Sparsity = Annotated[SomeShare | BitTarget, BeforeValidator(demand_share)]
-#: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
-_FEWEST = 8
 
 
 class WeightPruning(Spec):
@@ -185,11 +176,13 @@ class _Run:
         )
         if why := misplaced(self.score, pruning.score, training=False):
             raise SpecError(why)
-        self.graph, self.exposed = expose_inputs(traced.graph)
         self.weights, self.state = find_weights(traced.graph), traced.state()
-        self.sees = self.score.needs == "inputs" or pruning.update != "none"
-        self.found, self.reads = PrunedWeights(), dict[str, LayerInput]()
+        sees = self.score.needs == "inputs" or pruning.update != "none"
+        self.found = PrunedWeights()
         self.shares = self._shares()
+        self.walk = WeightWalk(traced, inputs, self.shares, sees=sees)
+        if sees:
+            self.found.unseen.update(self.walk.unseen)
         moments = gradient_moments(gradients()) if self.score.needs == "gradient" else None
         random = torch.Generator().manual_seed(seed)
         self.jobs = {name: self._job(name, moments, random) for name in self.shares}
@@ -206,14 +199,18 @@ class _Run:
             share = self.unit.share if self.shares[name] is None else self.shares[name]
             rows, said = self.jobs[name].rows, f"sparsity={share:g}"
             demand_some_left(name, self.unit, rows, count, said, each_row=self.scope.each_row)
-        later = self._in_order() if self.pruning.sequential and self.sees else {}
-        alone = [name for name in self.jobs if name not in later]
-        for name, seen in self._seen(alone):
-            self._done(name, *self._solve(name, seen))
-        if later:
-            self._together(later)
+        makes_up = self.pruning.correct_bias and self.pruning.update != "none"
+        self.walk.solve(
+            [*self.jobs],
+            self._solve,
+            sequential=self.pruning.sequential,
+            shifts=lambda bias: makes_up and self.shifts(bias),
+        )
+        self.found.values.update(self.walk.values)
+        self.found.biases.update(self.walk.biases)
+        self.found.apart.extend(self.walk.apart)
         for name in self.jobs:
-            if self.pruning.update == "obs" and name in self.reads and self.jobs[name].swept(self.state[name]):
+            if self.pruning.update == "obs" and name in self.walk.reads and self.jobs[name].swept(self.state[name]):
                 self.found.swept.append(name)
         return self.found
 
@@ -233,22 +230,16 @@ class _Run:
         return {name: shares[name] for name in known if name in shares and name not in kept}
 
     def _job(self, name: str, moments: tuple[Gradients, Gradients] | None, random: torch.Generator) -> RowPruning:
-        weight = self.weights[name]
-        try:
-            self.reads[name] = weight_input(self.graph, weight, self.exposed)
-        except SpecError as error:
-            if self.sees:
-                self.found.unseen[name] = str(error)
         value = self.state[name]
-        read = self.reads.get(name)
-        rows = WeightRows.of(tuple(value.shape), weight, read.window if read else None)
         gradient, squares = (each.get(name, torch.zeros_like(value)) for each in moments) if moments else (None, None)
         scored = ScoredWeight(value, gradient, squares, random=random)
         factor = None
         if name in self.traced.folding.factors:
             values, axis = self.traced.folding.factors[name]
             factor = torch.from_numpy(values).reshape([-1 if each == axis else 1 for each in range(value.dim())])
-        return RowPruning(rows, self.unit, self.score, self.pruning.update, self.scope.each_row, scored, factor)
+        return RowPruning(
+            self.walk.rows[name], self.unit, self.score, self.pruning.update, self.scope.each_row, scored, factor
+        )
 
     def _counts(self) -> dict[str, int]:
         """Return the number of units of each weight to prune."""
@@ -263,7 +254,7 @@ class _Run:
         free = [name for name in self.jobs if name not in own]
         scores: dict[str, WeightUnits] = {}
         looks = self.scope.ranks and self.scope.name == "global" and self.score.needs == "inputs"
-        for name, seen in self._seen(free) if looks else [(name, None) for name in free]:
+        for name, seen in self.walk.seen(free) if looks else [(name, None) for name in free]:
             job = self.jobs[name]
             rows = job.rows.rows(self.state[name]).double()
             with prefixed_errors(f"prune at {name!r}"):
@@ -273,74 +264,8 @@ class _Run:
         ordered = {name: scores[name] for name in free}
         return fixed | self.scope.counts(ordered, self.pruning.sparsity)
 
-    def _seen(self, names: Sequence[str]) -> Iterator[tuple[str, SeenInputs | None]]:
-        """Yield weights with what they multiply in the network as it was."""
-        wanted = {
-            name: (Request.of_input(self.reads[name], InputHessian),) if self.sees and name in self.reads else ()
-            for name in names
-        }
-        for name, collected in collect(self.graph, wanted, self.inputs.batches, "calibrating"):
-            hessian = collected[0] if collected else None
-            yield name, seen_inputs(hessian) if isinstance(hessian, InputHessian) else None
-
-    def _solve(
-        self, name: str, seen: SeenInputs | None, aims: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _solve(self, name: str, seen: SeenInputs | None, aims: torch.Tensor | None) -> torch.Tensor:
         with prefixed_errors(f"prune at {name!r}"):
-            return self.jobs[name].prune(self.state[name], self.counts[name], seen, aims)
-
-    def _done(self, name: str, value: torch.Tensor, pruned: torch.Tensor) -> None:
-        self.found.values[name], self.found.pruned[name] = value, pruned
-
-    def _in_order(self) -> dict[str, fx.Node]:
-        """Return the weights that one layer reads, with that layer."""
-        nodes = {node.name: node for node in self.traced.graph.graph.nodes}
-        layers = {
-            name: nodes[self.weights[name].readers[0]]
-            for name in self.jobs
-            if name in self.reads and len(self.weights[name].readers) == 1
-        }
-        return {name: node for name, node in layers.items() if kind_of(node) in ("layer", "product")}
-
-    def _together(self, layers: Mapping[str, fx.Node]) -> None:
-        """Prune layers in order, of what each reads in the pruned network; of fewer examples if memory asks for it."""
-        batches: Sequence[BatchInputs] = self.inputs.batches
-        while True:
-            after = copy_graph(self.traced.graph)
-            for name, value in self.state.items():
-                set_tensor(after, name, self.found.values.get(name, value).clone())
-            reached = {node.name: self._reached(name, node, after) for name, node in layers.items()}
-            try:
-                run_in_step(self.traced.graph, after, reached, batches)
-                return
-            except TooManyValues:
-                if len(batches) == 1:
-                    break
-                batches = batches[: len(batches) // 2]
-        self.found.apart.extend(layers)
-        for name, seen in self._seen([*layers]):
-            self._done(name, *self._solve(name, seen))
-
-    def _reached(self, name: str, node: fx.Node, after: fx.GraphModule) -> Reached:
-        window, job = self.reads[name].window, self.jobs[name]
-
-        def reached(was: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> None:
-            pairs = PairedInputs(window)
-            for one, other in zip(was, now, strict=True):
-                pairs.add(one, other)
-            rows = job.rows.rows(self.state[name]).double()
-            value, pruned = self._solve(name, pairs.seen(), pairs.aims(rows))
-            self._done(name, value, pruned)
-            set_tensor(after, name, value)
-            bias = bias_of(node)
-            alone = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
-            alone = alone and self.shifts(str(bias.target))
-            if not (alone and self.pruning.correct_bias and self.pruning.update != "none") or pairs.count < _FEWEST:
-                return
-            made = job.rows.rows(value).double()
-            shift = pairs.mean_error(rows, made).reshape(-1).to(value.dtype)
-            if shift.shape == self.state[str(bias.target)].shape:
-                self.found.biases[str(bias.target)] = shift
-                set_tensor(after, str(bias.target), self.state[str(bias.target)] + shift)
-
-        return reached
+            value, pruned = self.jobs[name].prune(self.state[name], self.counts[name], seen, aims)
+        self.found.pruned[name] = pruned
+        return value
