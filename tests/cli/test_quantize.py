@@ -95,7 +95,7 @@ def test_for_people(weights, tmp_path, capsys):
 
 def test_warnings_come_first_and_strict_makes_them_an_error(weights, tmp_path, capsys):
     out = tmp_path / "m.attar"
-    assert run("-w", weights, "-o", out, "--bits", 2, "--strict") == 1
+    assert run("-w", weights, "-o", out, "--bits", 2, "--scales", "absmax", "--strict") == 1
     streams = capsys.readouterr()
     assert streams.out.startswith("warning: ")
     assert "the floating module" in streams.out.splitlines()[0]
@@ -105,7 +105,7 @@ def test_warnings_come_first_and_strict_makes_them_an_error(weights, tmp_path, c
     assert out.is_file()
     assert "against floating point" in streams.out
     assert "accuracy" in streams.out
-    assert run("-w", weights, "-o", out, "--bits", 2, "--strict", "--tolerance", "none") == 0
+    assert run("-w", weights, "-o", out, "--bits", 2, "--scales", "absmax", "--strict", "--tolerance", "none") == 0
     assert "warning:" not in capsys.readouterr().out
 
 

@@ -177,7 +177,7 @@ def test_a_target_is_met_closely_where_some_channels_save_much(share):
 
     module = Stream()
     captured = capture(module, (torch.randn(2, 2, 8, 8),), train=False)
-    before, after = prune_module(module, captured, ChannelPruning(macs=share), dict).figures["macs"]
+    before, after = prune_module(module, captured, ChannelPruning(macs=share, update="none"), dict).figures["macs"]
     # A channel of a block has 1/64 of the multiplications, one of the stream a quarter.
     assert share <= 1 - after / before < share + 0.02
 
@@ -197,7 +197,7 @@ def test_every_layer_of_a_group_joined_by_pads_keeps_its_share(fields, widths):
     torch.manual_seed(0)
     module = Padded()
     captured = capture(module, (torch.randn(2, 2, 6, 6),), train=False)
-    result = prune_module(module, captured, ChannelPruning(**fields), dict)
+    result = prune_module(module, captured, ChannelPruning(update="none", **fields), dict)
     smaller = result.module
     assert [*result.groups] == ["a.weight"]
     own = (smaller.a.out_channels, smaller.b.out_channels, smaller.c.out_channels)
@@ -224,13 +224,13 @@ def test_what_is_removed_in_the_end_is_tried():
     torch.manual_seed(0)
     module = Branches()
     captured = capture(module, (torch.randn(4, 8),), train=False)
-    result = prune_module(module, captured, ChannelPruning(channels=0.5), dict)
+    result = prune_module(module, captured, ChannelPruning(channels=0.5, update="none"), dict)
     assert result.widths == {"b.weight": (16, 8)}
     assert result.excluded["a.weight"].startswith("without 32 of its 64 units, its code computes something else")
-    few = prune_module(module, captured, ChannelPruning(channels=0.2), dict)
+    few = prune_module(module, captured, ChannelPruning(channels=0.2, update="none"), dict)
     assert few.widths == {"a.weight": (64, 51), "b.weight": (16, 13)}
     with pytest.raises(ModelError, match=r"a\.weight: without 32 of its 64 units"):
-        prune_module(module, captured, ChannelPruning(channels=0.5, exclude=("b",)), dict)
+        prune_module(module, captured, ChannelPruning(channels=0.5, update="none", exclude=("b",)), dict)
 
 
 class Together(Branches):
@@ -247,7 +247,7 @@ def test_groups_that_cannot_be_removed_together_are_named():
     module = Together()
     captured = capture(module, (torch.randn(4, 8),), train=False)
     with pytest.raises(ModelError, match=r"chosen units of a\.weight, b\.weight together: its code computes something"):
-        prune_module(module, captured, ChannelPruning(channels=0.5), dict)
+        prune_module(module, captured, ChannelPruning(channels=0.5, update="none"), dict)
 
 
 def test_what_is_excluded_stays(given):
@@ -290,7 +290,7 @@ class PartlyNormed(nn.Module):
 def test_groups_without_norms_stay_where_norms_are_scored():
     module = PartlyNormed()
     captured = capture(module, (torch.randn(2, 2, 8, 8),), train=False)
-    result = prune_module(module, captured, ChannelPruning(channels=0.5, score="batch_norm"), dict)
+    result = prune_module(module, captured, ChannelPruning(channels=0.5, update="none", score="batch_norm"), dict)
     assert result.groups == {"first.weight": (1, 2)}
     for name in ("a", "b", "c", "d"):
         assert result.excluded[f"{name}.weight"] == "the score batch_norm does not judge all of it"

@@ -44,7 +44,7 @@ def search(seconds, **fields):
     net, clock = network(), Clock()
     inputs = CalibrationInputs(tuple((torch.randn(16, 12),) for _ in range(8)))
     found = Search.of(CompressedModel.of(trace(net, inputs.batches[0])), Context(inputs), seconds / 60, 0.0, clock)
-    return found, found.run(PostTrainingQuantize(**{"bits": 3, **fields})), clock
+    return found, found.run(PostTrainingQuantize(**{"bits": 3, "scales": "absmax", **fields})), clock
 
 
 def test_the_least_loss_on_held_out_inputs_wins_and_ties_go_to_the_smaller_file():
@@ -101,13 +101,13 @@ def test_the_options_of_the_note_give_the_same_bytes(fields, tmp_path, monkeypat
         monkeypatch.setattr(Search, "_reconstruct", lambda _: None)
     torch.manual_seed(3)
     x = torch.randn(128, 12)
-    made = attar.quantize(network(), x, bits=3, best=True, minutes=10, tolerance=None, **fields)
+    made = attar.quantize(network(), x, bits=3, scales="absmax", best=True, minutes=10, tolerance=None, **fields)
     report = made.save(tmp_path / "best.attar")
     words = report["notes"]["best"].rpartition(" and with ")[2]
     call = ast.parse(f"quantize({words})", mode="eval").body
     options = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
     assert ("reconstruct" in options) is ("symmetric" in fields)
-    again = attar.quantize(network(), x, bits=3, tolerance=None, **fields, **options)
+    again = attar.quantize(network(), x, tolerance=None, **{"bits": 3, "scales": "absmax", **fields, **options})
     assert again.save(tmp_path / "again.attar")["sha256"] == report["sha256"]
 
 

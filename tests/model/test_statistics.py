@@ -154,7 +154,7 @@ def test_hessian_of_a_linear_layer():
 def test_a_large_batch_is_cut_into_parts(monkeypatch):
     window, x = window_of(*CONVOLUTIONS["grouped"]), normal(7, 4, 9, 8)
     whole = added(InputHessian(window), x)
-    monkeypatch.setattr("attar._src.model.statistics._VECTOR_ELEMENTS", 2 * 9 * 4 * 9 * 8)
+    monkeypatch.setattr("attar._src.model.statistics.VECTOR_ELEMENTS", 2 * 9 * 4 * 9 * 8)
     parts = []
     vectors = Window.vectors
     monkeypatch.setattr(
@@ -174,9 +174,9 @@ def test_of_many_positions_some_are_drawn_that_tell_the_same(kind, monkeypatch):
     x = normal(12, window.channels, *(40,) * axes)
     x[..., ::2] *= 3
     x *= np.linspace(0.5, 1.5, 40, dtype=np.float32)
-    monkeypatch.setattr("attar._src.model.statistics._DRAWN", 10**9)
+    monkeypatch.setattr("attar._src.model.statistics.DRAWN", 10**9)
     whole = added(InputHessian(window), x)
-    monkeypatch.setattr("attar._src.model.statistics._DRAWN", 6)
+    monkeypatch.setattr("attar._src.model.statistics.DRAWN", 6)
     drawn, again = (added(InputHessian(window), *(x,) * 16) for _ in range(2))
     assert drawn.samples == 16 * 6 * window.length < 16 * whole.samples
     assert np.array_equal(drawn.matrix, again.matrix)

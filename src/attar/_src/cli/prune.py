@@ -100,7 +100,10 @@ def prune_command(
     ] = None,
     update: Annotated[
         str | None,
-        typer.Option(metavar="obs|sparsegpt|none", help="How weights that remain make up for those that become zero."),
+        typer.Option(
+            metavar="obs|sparsegpt|none",
+            help="How weights that remain make up for what is removed or becomes zero; channels: obs or none.",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,

@@ -53,7 +53,7 @@ def sensitivity_command(
     ] = "channel",
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Give weights a zero point.")] = False,
     scales: Annotated[
-        str, typer.Option(help="Solver: gptq, absmax, mse, percentile, hqq, minmax or file.py:name.")
+        str, typer.Option(help="Solver: gptq, auto, absmax, mse, percentile, hqq, minmax or file.py:name.")
     ] = "gptq",
     correct_bias: Annotated[bool, typer.Option(help="Correct biases for the mean error of rounded weights.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,

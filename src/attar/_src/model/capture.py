@@ -25,7 +25,13 @@ from attar._src.core.garbage import collection_paused
 from attar._src.data.axes import Axes, same_axes
 from attar._src.model.chains.constants import merge_equal
 from attar._src.model.chains.derived import find_derived
-from attar._src.model.export.modes import check_main_output, drop_batch_counts, name_alike, train_as
+from attar._src.model.export.modes import (
+    check_main_output,
+    drop_batch_counts,
+    name_alike,
+    train_as,
+    views_to_reshapes,
+)
 from attar._src.model.export.refusals import not_captured, refuse_random
 from attar._src.model.interface import flat_entry, forward_parameters
 from attar._src.model.programs import copy_graph
@@ -168,6 +174,7 @@ def _exported(
     assert isinstance(graph, fx.GraphModule)
     drop_batch_counts(graph)
     merge_equal(graph)
+    views_to_reshapes(graph)
     returned = program.call_spec.out_spec
     outputs = tuple(returned.context) if returned is not None and returned.type is dict else ()
     return _Program(copy_graph(graph), outputs, tuple(warnings))

@@ -18,9 +18,9 @@ from attar._src.model.weights import Window
 
 BINS = 4096
 #: Elements of the vectors made at once, 64 MiB: a 3x3 convolution makes nine of one element.
-_VECTOR_ELEMENTS = 1 << 24
+VECTOR_ELEMENTS = 1 << 24
 #: Positions of a convolution, for each element of its vectors, of which a batch tells its Hessian.
-_DRAWN = 64
+DRAWN = 64
 #: Elements that are counted or summed at once: what is made of them stays in the cache.
 _CACHED_ELEMENTS = 1 << 16
 
@@ -215,18 +215,21 @@ class InputHessian(Statistic):
         x = x.detach()
         kernel = self.window.kernel
         each = prod(kernel) * x[:1].numel()
-        for part in x.split(max(1, _VECTOR_ELEMENTS // max(each, 1))) if x.dim() == len(kernel) + 2 else (x,):
-            vectors = self.window.vectors(part, most=_DRAWN * self.window.length, seed=self.samples)
+        for part in x.split(max(1, VECTOR_ELEMENTS // max(each, 1))) if x.dim() == len(kernel) + 2 else (x,):
+            self.add_vectors(self.window.vectors(part, most=DRAWN * self.window.length, seed=self.samples))
+
+    def add_vectors(self, vectors: torch.Tensor) -> None:
+        """Add vectors of the window, ``(groups, n, d)``."""
+        products = (vectors.mT @ vectors).cpu()
+        if not self.all_finite(vectors, products):
+            whole, vectors = vectors.numel(), vectors[:, torch.isfinite(vectors).all(-1).all(0)]
+            self.left_out += whole - vectors.numel()
             products = (vectors.mT @ vectors).cpu()
-            if not self.all_finite(vectors, products):
-                whole, vectors = vectors.numel(), vectors[:, torch.isfinite(vectors).all(-1).all(0)]
-                self.left_out += whole - vectors.numel()
-                products = (vectors.mT @ vectors).cpu()
-            if count := vectors.shape[1]:
-                mean = torch.from_numpy(self.matrix)
-                mean.mul_(self.samples / (self.samples + count))
-                self.samples += count
-                mean.add_(products, alpha=2 / self.samples)
+        if count := vectors.shape[1]:
+            mean = torch.from_numpy(self.matrix)
+            mean.mul_(self.samples / (self.samples + count))
+            self.samples += count
+            mean.add_(products, alpha=2 / self.samples)
 
     def joined(self, other: InputHessian) -> InputHessian:
         """Return H of the vectors of both, of weights with the same rows."""

@@ -28,6 +28,7 @@ from attar._src.model.capture import CapturedModel, capture, dynamic_shapes, qui
 from attar._src.model.chains.derived import fold_derived
 from attar._src.model.export.decompositions import decompose
 from attar._src.model.export.known import KNOWN, structure_of
+from attar._src.model.export.modes import views_to_reshapes
 from attar._src.model.export.refusals import not_exported
 from attar._src.model.export.reshapes import RESHAPES, known_sizes
 from attar._src.model.export.translations import translations_kept
@@ -161,6 +162,7 @@ def _export(
         assert program.exported_program is not None
         traced = program.exported_program.module(check_guards=False)
         assert isinstance(traced, fx.GraphModule)
+        views_to_reshapes(traced)
         state = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
         initializers = set(program.model.graph.initializers)
         name_values(program.model, traced, initializers)

@@ -19,7 +19,7 @@ Asked = ChannelPruning | LayerPruning | WeightPruning
 
 #: What is pruned -> its options, the first of which tells of it.
 OPTIONS = {
-    "channel": ("channels", "macs", "max_bytes", "scope", "sensitivity", "round_to", "least", "overrides"),
+    "channel": ("channels", "macs", "max_bytes", "scope", "sensitivity", "round_to", "least", "update", "overrides"),
     "layer": ("layers", "macs"),
     "weight": ("sparsity", "max_bytes", "max_drop", "scope", "sensitivity", "update", "overrides"),
 }
@@ -83,6 +83,8 @@ def parts_in_words(asked: Asked, max_ms: float | None, examples: int) -> list[st
     if not isinstance(asked, WeightPruning):
         what = "layers" if isinstance(asked, LayerPruning) else "channels and what goes with them"
     scored = f"scoring {what} by {asked.score}, on {plural(examples, 'example')} where it reads any"
+    if isinstance(asked, ChannelPruning) and asked.update != "none":
+        scored += "; the weights that remain make up for them, layer after layer"
     return [scored, *filter(None, [_long_step(asked, max_ms)])]
 
 

@@ -208,10 +208,10 @@ def prune(
     set weights to zero.
 
     Without channels or layers it has smaller parameters, so that it runs faster everywhere, and should be trained
-    afterwards; zeros save bytes and no time, and the weights that remain make up for them. What goes together is found
-    on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A layer
-    that stays is listed with the reason, also where the module's code has numbers of channels of its own: a copy with
-    fewer channels is run and compared.
+    afterwards; zeros save bytes and no time. Weights that remain make up for channels and zeros. What goes together is
+    found on the module's graph: channels that are added, concatenated, normalized or read by grouped convolutions. A
+    layer that stays is listed with the reason, also where the module's code has numbers of channels of its own: a copy
+    with fewer channels is run and compared.
 
     Args:
         module, data: as ``attar.quantize`` takes them. The module is not changed.
@@ -243,7 +243,8 @@ def prune(
         exclude: globs of layers whose output channels stay, or whose weights do.
         round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
         least: share of the channels of each layer that remains, 0.1 by default.
-        update: what becomes of the weights that remain: ``obs`` (the default), ``sparsegpt``, ``none``.
+        update: of the weights that remain: ``obs`` (the default) solves them for what each layer then reads, ``none``
+            leaves them. Of weights also ``sparsegpt``.
         overrides: glob of layers -> share of its channels (alone: others keep theirs), or with weights its sparsity.
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,
@@ -316,7 +317,7 @@ def prune(
             asked,
             gradients,
             seed=seed,
-            judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled),
+            judged=JudgedChannels(inputs.first(MEASURED, cut=dense.any_batch), labelled, inputs),
             use=use,
         )
         pruned = ranked.without(asked) if max_ms is None else channels_in_time(ranked, asked, time, max_ms)

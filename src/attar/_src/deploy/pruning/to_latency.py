@@ -57,10 +57,11 @@ def channels_in_time(
     # Rounding must not ask for more than there is.
     largest = ranked.most_macs(asked) * (1 - 1e-6)
 
-    def made(level: int) -> PrunedModule:
-        return ranked.without(asked.model_copy(update={"macs": largest * level / _LEVELS}))
+    def made(level: int, update: str = "none") -> PrunedModule:
+        return ranked.without(asked.model_copy(update={"macs": largest * level / _LEVELS, "update": update}))
 
-    return prune_to_latency(made, _LEVELS, ranked.module, time, most)
+    # What other weights become takes no part of the time.
+    return prune_to_latency(made, _LEVELS, ranked.module, time, most, last=partial(made, update=asked.update))
 
 
 def milliseconds_of(
@@ -81,7 +82,13 @@ def first_example(session: Session, data: CalibrationInputs) -> dict[str, NDArra
 
 
 def prune_to_latency(
-    made: Callable[[int], PrunedModule], levels: int, dense: nn.Module, time: Callable[[nn.Module], float], most: float
+    made: Callable[[int], PrunedModule],
+    levels: int,
+    dense: nn.Module,
+    time: Callable[[nn.Module], float],
+    most: float,
+    *,
+    last: Callable[[int], PrunedModule] | None = None,
 ) -> PrunedModule:
     """Return the module of the least level whose file runs in a time, by bisection.
 
@@ -91,6 +98,7 @@ def prune_to_latency(
         dense: the untouched module.
         time: milliseconds of a module.
         most: milliseconds it may take.
+        last: level -> the module that is returned, if it is another than ``made``, with the same structure.
 
     Returns:
         The pruned module, with the figure ``milliseconds``: ``[dense, pruned]``.
@@ -119,4 +127,4 @@ def prune_to_latency(
             high, best, after = middle, tried, milliseconds
         else:
             low = middle
-    return replace(best, milliseconds=(before, after))
+    return replace(best if last is None else last(high), milliseconds=(before, after))

@@ -27,6 +27,7 @@ class PrunedModule:
         sparsity: weight -> share of its elements that became zero.
         note: sparsities that were chosen for a target, and what was done otherwise than asked; empty without.
         unseen: weight that was pruned without seeing what it multiplies -> why.
+        remarks: what was done otherwise than asked, of channels, in sentences; empty without.
         milliseconds: of one example on one thread, before and after, where they were the target.
     """
 
@@ -41,6 +42,7 @@ class PrunedModule:
     sparsity: Mapping[str, float] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    remarks: str = ""
     milliseconds: tuple[float, float] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -51,8 +53,8 @@ class PrunedModule:
             own = {"removed": list(self.removed), "scores": dict(self.scores)}
         if self.sparsity:
             own = {"sparsity": dict(self.sparsity), "unseen": dict(self.unseen)}
-        if self.note:
-            own["note"] = self.note
+        if self.note or self.remarks:
+            own["note"] = "; ".join(filter(None, (self.note, self.remarks)))
         if self.milliseconds is not None:
             own["fitted_ms"] = list(self.milliseconds)
         return {**self.figures, **own, "excluded": dict(self.excluded)}

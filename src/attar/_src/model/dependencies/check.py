@@ -110,14 +110,20 @@ def masked_state(module: nn.Module, found: Dependencies, units: Collection[int])
     state = {name: tensor.detach() for name, tensor in state_of(module).items()}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for name, vectors in found.state.items():
-        if name not in parameters:
-            continue
-        value = state[name].clone()
-        for axis, vector in enumerate(vectors):
-            gone = ~kept(vector, units)
-            value[(slice(None),) * axis + (gone,)] *= _NEAR_ZERO
-        state[name] = value
+        if name in parameters:
+            state[name] = torch.where(of_units(vectors, units), state[name] * _NEAR_ZERO, state[name])
     return state
+
+
+def of_units(vectors: Sequence[torch.Tensor], units: Collection[int]) -> torch.Tensor:
+    """Return which elements of a tensor belong to units, bool in its shape.
+
+    ``vectors``: along each axis the unit of each element's place.
+    """
+    found = torch.zeros([len(each) for each in vectors], dtype=torch.bool)
+    for axis, vector in enumerate(vectors):
+        found[(slice(None),) * axis + (~kept(vector, units),)] = True
+    return found
 
 
 def find_removable(module: nn.Module, captured: CapturedModel) -> Removable:

@@ -23,6 +23,18 @@ _NORMS = ("batch_norm", "instance_norm")
 _WEIGHING = ("layer", "product", "recurrent", "embedding", "attention")
 
 
+def views_to_reshapes(graph: fx.GraphModule) -> None:
+    """Let every ``view`` copy where it must.
+
+    The exporter writes a ``reshape`` as a ``view`` where the strides at that time allow it. With gradients, or on other
+    processors, attention returns other strides, on which a view fails.
+    """
+    for node in graph.graph.nodes:
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
+    graph.recompile()
+
+
 def drop_batch_counts(graph: fx.GraphModule) -> None:
     """Drop the counts of batches: only norms without momentum use them, and those cannot be captured."""
     for node in list(graph.graph.nodes):

@@ -39,5 +39,6 @@ def _reshaped(self: FLOAT, size: Sequence[INT64]) -> Any:
 
 RESHAPES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.view.default: _reshaped,
+    torch.ops.aten.reshape.default: _reshaped,
     torch.ops.aten._unsafe_view.default: _reshaped,
 }

@@ -23,6 +23,7 @@ from attar._src.methods.prune.channels.amount import ChannelPruning
 from attar._src.methods.prune.channels.gradients import part_gradients
 from attar._src.methods.prune.channels.pruning import rank_channels
 from attar._src.methods.prune.channels.ranked import RankedChannels
+from attar._src.methods.prune.channels.sensitivities import JudgedChannels
 from attar._src.methods.prune.layers.pruning import LayerPruning, RankedLayers, rank_layers
 from attar._src.methods.prune.masks import sparse_tensors
 from attar._src.methods.prune.pruned_module import PrunedModule
@@ -150,7 +151,11 @@ class PostTrainingFiles:
             channels = self._ranked.get(key)
             if not isinstance(channels, RankedChannels):
                 channels = rank_channels(
-                    of.module, of.captured, asked, lambda: part_gradients(of.captured, of.batches(), layout)
+                    of.module,
+                    of.captured,
+                    asked,
+                    lambda: part_gradients(of.captured, of.batches(), layout),
+                    judged=JudgedChannels(of.inputs),
                 )
                 self._ranked[key] = channels
             return channels.without(asked)

@@ -10,6 +10,7 @@ from attar._src.core.spec import PartShare, SomeShare, Spec, registered_word
 from attar._src.methods.prune.channels.scores import CHANNEL_SCORES
 
 ChannelScope = Literal["layer", "global", "sensitivity"]
+ChannelUpdate = Literal["none", "obs"]
 
 
 class ChannelPruning(Spec):
@@ -34,6 +35,8 @@ class ChannelPruning(Spec):
         exclude: globs of layers or weights whose output channels stay.
         round_to: what remains of a tier is a multiple of this, where it has so many channels.
         least: share of each tier that remains.
+        update: what becomes of the weights that remain: ``obs`` makes them the best for what each layer reads without
+            what was removed (:mod:`.making_up`), ``none`` leaves them as they are.
     """
 
     channels: PartShare | None = None
@@ -46,6 +49,7 @@ class ChannelPruning(Spec):
     exclude: tuple[str, ...] = ()
     round_to: Annotated[int, Field(ge=1)] = 1
     least: SomeShare = 0.1
+    update: ChannelUpdate = "obs"
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:

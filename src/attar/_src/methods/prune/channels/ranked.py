@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
 
 from attar._src.artifact.packing import AUTO
 from attar._src.artifact.writer import pack
-from attar._src.core.errors import ModelError, SpecError, UnknownName
+from attar._src.core.errors import DataError, ModelError, SpecError, UnknownName
 from attar._src.methods.allocate.level import Level
 from attar._src.methods.allocate.sensitivity_table import SensitivityTable
 from attar._src.methods.prune.channels.allocation import ChannelAllocation
 from attar._src.methods.prune.channels.amount import ChannelPruning
-from attar._src.methods.prune.channels.choose import ChannelChoice
+from attar._src.methods.prune.channels.choose import ChannelChoice, ChosenUnits
 from attar._src.methods.prune.channels.costs import ChannelCost, ChannelCosts
+from attar._src.methods.prune.channels.making_up import make_up
 from attar._src.methods.prune.channels.sensitivities import (
     FLOAT_BYTES,
     REMOVED_SHARES,
@@ -26,6 +27,7 @@ from attar._src.methods.prune.channels.sensitivities import (
     channel_table,
 )
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
+from attar._src.methods.prune.weights.own_values import put_values
 from attar._src.model.capture import CapturedModel, capture
 from attar._src.model.dependencies.check import Removable, settle
 from attar._src.model.dependencies.find import Dependencies, matches_layer
@@ -34,6 +36,8 @@ from attar._src.model.programs import state_of
 from attar._src.model.trace import deploy_graph
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
 
+#: Chooses units of what can be removed.
+Choose = Callable[[Dependencies], ChosenUnits]
 #: Files that are made at most for one size.
 _FILES = 6
 _NO_INFO = FileInfo()
@@ -116,24 +120,34 @@ class RankedChannels:
         """Return the module without the channels that ``pruning`` asks for.
 
         Raises:
+            DataError: the weights that remain are to make up for them, and there are no inputs.
             ModelError: nothing can be removed, or not what was chosen of several groups together; the message has the
                 reasons.
             SpecError: the target cannot be reached.
         """
+        if pruning.update != "none" and self.judged is None:
+            raise DataError(
+                "the weights that remain make up for what is removed on inputs; give some, or update='none'"
+            )
         if pruning.max_bytes is not None:
             return self._in_bytes(pruning, pruning.max_bytes)
+        return self._made(self._settled(self._choice(pruning)), pruning)
+
+    def _choice(self, pruning: ChannelPruning) -> Choose:
+        """Return what chooses the units that shares ask for."""
         if pruning.overrides:
             self.demand_groups(pruning.overrides)
-            return self._removed(lambda found: self.units_by_group(found, pruning))
+            return lambda found: ChosenUnits(self.units_by_group(found, pruning))
         costs, chooser = self.costs, self.chooser(pruning)
         if pruning.macs is not None:
-            return self._without(chooser, costs.macs, (1 - pruning.macs) * costs.macs(()), f"macs={pruning.macs:g}")
+            return _under(chooser, costs.macs, (1 - pruning.macs) * costs.macs(()), f"macs={pruning.macs:g}")
         assert pruning.channels is not None
         if isinstance(chooser, ChannelAllocation):
-            most = (1 - pruning.channels) * costs.units(())
-            return self._without(chooser, costs.units, most, f"channels={pruning.channels:g}")
+            return _under(
+                chooser, costs.units, (1 - pruning.channels) * costs.units(()), f"channels={pruning.channels:g}"
+            )
         share = pruning.channels
-        return self._removed(lambda found: chooser.of_share(found, share))
+        return lambda found: ChosenUnits(chooser.of_share(found, share))
 
     def units_by_group(self, found: Dependencies, pruning: ChannelPruning) -> frozenset[int]:
         """Return the units that ``channels`` and ``overrides`` remove, each group with a share of its own."""
@@ -170,9 +184,14 @@ class RankedChannels:
         least, size = chooser.lowest_cost(self.removable.found, elements), 0
         for tried in range(_FILES):
             aim = (most - fixed) / FLOAT_BYTES if tried < _FILES - 1 else least
-            made = self._without(chooser, elements, max(aim, least), f"max_bytes={most}")
-            size = len(self.packed(made.module))
-            if size <= most:
+            settled = self._settled(_under(chooser, elements, max(aim, least), f"max_bytes={most}"))
+            # What other weights become takes long, and changes a file's size by what its coder makes of them alone.
+            for update in dict.fromkeys(("none", pruning.update)):
+                made = self._made(settled, pruning.model_copy(update={"update": update}))
+                size = len(self.packed(made.module))
+                if size > most:
+                    break
+            else:
                 return made
             if aim <= least:
                 break
@@ -191,37 +210,31 @@ class RankedChannels:
         model = CompressedModel.of(deploy_graph(module, again), record=recorded_removals(module))
         return pack(model.contents(self.use), coder=AUTO)
 
-    def _without(
-        self, chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str
-    ) -> PrunedModule:
+    def _settled(self, choose: Choose) -> _Settled:
+        """Return the units that a choice comes to, of what the module's code follows."""
         notes = [""]
-
-        def choose(found: Dependencies) -> frozenset[int]:
-            chosen = chooser.under(found, cost, most)
-            if chosen is None:
-                least, whole = chooser.lowest_cost(found, cost), cost(())
-                raise SpecError(
-                    f"{said}: without all that can be removed {least / whole:.3f} of it are left, and "
-                    f"{most / whole:.3f} were asked for; the most is {1 - least / whole:.3f}"
-                )
-            units, notes[0] = chosen
-            return units
-
-        return replace(self._removed(choose), note=notes[0])
-
-    def _removed(self, choose: Callable[[Dependencies], frozenset[int]]) -> PrunedModule:
-        module = self.module
 
         def chosen(found: Dependencies) -> frozenset[int]:
             if not found.groups:
                 reasons = "; ".join(f"{name}: {why}" for name, why in [*found.excluded.items()][:6])
                 reasons = reasons or "it has no layers"
-                raise ModelError(f"no channel of {type(module).__name__} can be removed: {reasons}")
-            return choose(found)
+                raise ModelError(f"no channel of {type(self.module).__name__} can be removed: {reasons}")
+            units, notes[0] = choose(found)
+            return units
 
-        removable, units = settle(module, self.captured, self.removable, chosen)
-        found, smaller = removable.found, copy.deepcopy(module)
-        record = remove_and_record(smaller, removable, units)
+        removable, units = settle(self.module, self.captured, self.removable, chosen)
+        return _Settled(removable, units, notes[0])
+
+    def _made(self, settled: _Settled, pruning: ChannelPruning) -> PrunedModule:
+        """Return the module without these units."""
+        module, found, units = self.module, settled.removable.found, settled.units
+        smaller, remarks = copy.deepcopy(module), ""
+        if pruning.update == "obs" and units:
+            assert self.judged is not None
+            made = make_up(module, self.captured, found, units, self.judged.more or self.judged.inputs)
+            put_values(smaller, made.values)
+            remarks = made.remarks
+        record = remove_and_record(smaller, settled.removable, units)
         figures = {
             "macs": [found.macs(), found.macs(units)],
             "parameters": [parameter_count(module), parameter_count(smaller)],
@@ -229,4 +242,30 @@ class RankedChannels:
         groups = {g.name: (sum(unit in units for unit in g.units), len(g.units)) for g in found.groups}
         after = found.widths(units)
         widths = {name: (width, after[name]) for name, width in found.widths().items()}
-        return PrunedModule(smaller, record, figures, dict(found.excluded), groups, widths)
+        why = dict(found.excluded)
+        return PrunedModule(smaller, record, figures, why, groups, widths, note=settled.note, remarks=remarks)
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """Units to remove of what is removable, and how they were chosen, in words."""
+
+    removable: Removable
+    units: frozenset[int]
+    note: str
+
+
+def _under(chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str) -> Choose:
+    """Return what chooses units without which a cost is at most so much; ``said`` is how that was asked for."""
+
+    def choose(found: Dependencies) -> ChosenUnits:
+        chosen = chooser.under(found, cost, most)
+        if chosen is None:
+            least, whole = chooser.lowest_cost(found, cost), cost(())
+            raise SpecError(
+                f"{said}: without all that can be removed {least / whole:.3f} of it are left, and "
+                f"{most / whole:.3f} were asked for; the most is {1 - least / whole:.3f}"
+            )
+        return chosen
+
+    return choose

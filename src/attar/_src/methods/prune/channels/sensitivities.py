@@ -37,15 +37,17 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class JudgedChannels:
-    """The examples on which groups of channels are measured.
+    """The examples on which groups of channels are measured, and for which the weights that remain are solved.
 
     Attributes:
         inputs: real ones.
         labelled: what is known of the right outputs.
+        more: those for which weights are solved; ``inputs`` if None.
     """
 
     inputs: CalibrationInputs
     labelled: Labelled = UNLABELLED
+    more: CalibrationInputs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

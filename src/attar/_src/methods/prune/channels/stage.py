@@ -53,7 +53,7 @@ class PruneChannels(ChannelPruning, Stage):
         """Prune by the scores of one batch; sensitivities take longer, and are measured when the stage runs."""
         if self.sensitivity is not None:
             SensitivityTable.read(self.sensitivity)
-        quick = self.model_copy(update={"scope": "global", "sensitivity": None, "max_bytes": None})
+        quick = self.model_copy(update={"scope": "global", "sensitivity": None, "max_bytes": None, "update": "none"})
         if self.max_bytes is not None:
             quick = quick.model_copy(update={"channels": 0.5})
         names = model.captured.names
@@ -63,15 +63,18 @@ class PruneChannels(ChannelPruning, Stage):
 
     def run(self, model: Learner, context: TrainingContext) -> Learner:  # type: ignore[override]
         gradients = partial(training_gradients, model.captured, context, batch=self.batch, batches=self.batches)
-        inputs = context.calibration.first(MEASURED, cut=model.traced.any_batch)
+        calibration = context.calibration
+        inputs = calibration.first(MEASURED, cut=model.traced.any_batch)
         labelled = Labelled.of(context.judged, context.use)
-        return self._prune(model, gradients, context.seed, JudgedChannels(inputs, labelled))
+        return self._prune(model, gradients, context.seed, JudgedChannels(inputs, labelled, calibration))
 
     def _prune(
         self, model: Learner, gradients: Callable[[], PartGradients], seed: int, judged: JudgedChannels
     ) -> Learner:
         demand_no_constraints(model, self.stage)
         pruned = prune_module(model.module, model.captured, self, gradients, seed=seed, judged=judged, use=model.use)
+        if pruned.remarks:
+            model.warn(f"{self.stage}: {pruned.remarks}")
         # A path belongs to one machine.
         told = self.model_copy(update={"sensitivity": None}).describe()
         return restructured(model, pruned, told | ({"chosen": pruned.note} if pruned.note else {}))

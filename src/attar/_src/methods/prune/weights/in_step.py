@@ -11,6 +11,7 @@ from torch import fx
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from attar._src.core.progress import track
 from attar._src.model.chains.constants import constant_nodes
 from attar._src.model.operators import data_of
 from attar._src.work.calibration_inputs import BatchInputs
@@ -43,9 +44,8 @@ def run_in_step(
     sides = [_Side(each, batches) for each in (before, after)]
     last = max((place for place, node in enumerate(before.graph.nodes) if node.name in reached), default=-1)
     with torch.no_grad():
-        for place, nodes in enumerate(zip(before.graph.nodes, after.graph.nodes, strict=True)):
-            if place > last:
-                break
+        pairs = [*zip(before.graph.nodes, after.graph.nodes, strict=True)][: last + 1]
+        for nodes in track(pairs, "layers in order"):
             if nodes[0].name in reached:
                 read = [side.values(data_of(node)[0]) for side, node in zip(sides, nodes, strict=True)]
                 reached[nodes[0].name](*read)

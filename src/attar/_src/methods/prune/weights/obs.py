@@ -46,6 +46,23 @@ def remaining_rows(rows: torch.Tensor, pruned: torch.Tensor, hessian: torch.Tens
     return found.masked_fill_(pruned, 0)
 
 
+def remaining_columns(rows: torch.Tensor, left: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+    """Return the rows of which only some columns are left, of all the same: :func:`remaining_rows` of one mask.
+
+    Args:
+        rows: float64 ``(rows, columns)``.
+        left: bool ``(columns,)``.
+        hessian: positive definite, float64 ``(columns, columns)``.
+
+    Example:
+        H = [[2, 1], [1, 2]], w = (1, 1), the first column is removed: (0, 1 + 1/2).
+    """
+    found = torch.zeros_like(rows)
+    lower = torch.linalg.cholesky(hessian[left][:, left])
+    found[:, left] = torch.cholesky_solve((rows @ hessian[:, left]).mT, lower).mT
+    return found
+
+
 def row_curvature(pruned: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     """Return ``1 / [[H_SS]^-1]_jj`` of the elements of each row that remain; 1 of the others."""
     found = torch.empty(pruned.shape, dtype=torch.float64)

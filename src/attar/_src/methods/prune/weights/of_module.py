@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from attar._src.methods.allocate.target import BitTarget
 from attar._src.methods.prune.channels.ranking import PartGradients
 from attar._src.methods.prune.pruned_module import PrunedModule, parameter_count
 from attar._src.methods.prune.weights.own_sparsity import own_sparsities
+from attar._src.methods.prune.weights.own_values import OwnValues, put_values
 from attar._src.methods.prune.weights.pruning import PrunedWeights, WeightPruning, prune_weights
 from attar._src.methods.quantize.ptq.globs import matching_tensors
 from attar._src.model.capture import CapturedModel
@@ -46,10 +45,7 @@ class ModuleChanges:
 
     def put(self, module: nn.Module) -> None:
         """Give a module these values."""
-        own = dict(module.named_parameters(remove_duplicate=False))
-        with torch.no_grad():
-            for name, value in self.values.items():
-                own[name].copy_(value)
+        put_values(module, self.values)
 
 
 def prune_weights_of(
@@ -77,34 +73,19 @@ def prune_weights_of(
         labelled: what is known of the right outputs, by which a target counts a drop.
     """
     traced = deploy_graph(module, captured)
-    own = dict(module.named_parameters(remove_duplicate=False))
+    own = OwnValues(module, captured, traced)
 
     def folded_gradients() -> PartGradients:
-        return ({name: _divided(traced, name, each) for name, each in part.items()} for part in gradients())
+        return ({name: own.divided(name, each) for name, each in part.items()} for part in gradients())
 
-    fixed = {
-        name: "the module computes it from other parameters; remove the parametrization first"
-        for name in captured.derived
-        if name not in own
-    }
     note = ""
     if isinstance(pruning.sparsity, BitTarget):
         pruning, note = _within_target(
-            pruning, pruning.sparsity, traced, inputs, folded_gradients, fixed, use, labelled, seed
+            pruning, pruning.sparsity, traced, inputs, folded_gradients, own.fixed, use, labelled, seed
         )
-    reads = _reads(captured)
-
-    def shifts(name: str) -> bool:
-        parameter = _bias_of(traced, name, own)
-        return parameter is not None and reads[id(own[parameter])] == 1
-
-    found = prune_weights(traced, pruning, inputs, folded_gradients, seed=seed, fixed=fixed, shifts=shifts)
+    found = prune_weights(traced, pruning, inputs, folded_gradients, seed=seed, fixed=own.fixed, shifts=own.shifts)
     found = replace(found, note=note)
-    values = {name: _divided(traced, name, value) for name, value in found.values.items()}
-    for name, shift in found.biases.items():
-        parameter = _bias_of(traced, name, own)
-        assert parameter is not None
-        values[parameter] = own[parameter].detach() + shift
+    values = own.of(found.values, found.biases)
     return ModuleChanges(found, values, found.pruned)
 
 
@@ -207,30 +188,3 @@ def _multiplications(module: nn.Module, captured: CapturedModel, changes: Module
         whole += cost.macs
         left += cost.macs * (1 - sum(int(each.sum()) for each in masks) / max(elements, 1))
     return [whole, round(left)]
-
-
-def _divided(traced: TracedModel, name: str, value: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of a weight's shape without the factor of a folded batch-norm."""
-    if name not in traced.folding.factors:
-        return value
-    factor, axis = traced.folding.factors[name]
-    shaped = torch.from_numpy(factor).reshape([-1 if each == axis else 1 for each in range(value.dim())])
-    return torch.where(shaped == 0, 0.0, value.double() / shaped).to(value.dtype)
-
-
-def _bias_of(traced: TracedModel, name: str, own: Mapping[str, nn.Parameter]) -> str | None:
-    """Return the parameter to which a shift of a bias of the graph is added: of a folded batch-norm its own."""
-    norms = [norm for norm, bias in traced.folding.biases.items() if bias == name]
-    if not norms:
-        return name if name in own else None
-    shift = f"{norms[-1]}.bias"
-    return shift if shift in own else None
-
-
-def _reads(captured: CapturedModel) -> Counter[int]:
-    """Return identity of a parameter -> how many nodes read it, under any of its names."""
-    program, found = captured.evaluation, Counter[int]()
-    for node in program.graph.nodes:
-        if node.op == "get_attr":
-            found[id(attrgetter(str(node.target))(program))] += len(node.users)
-    return found

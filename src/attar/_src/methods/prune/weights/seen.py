@@ -10,11 +10,8 @@ import torch
 from attar._src.methods.prune.weights.row_pruning import SeenInputs
 from attar._src.methods.quantize.ptq.reconstruct.rerounding import TRUST
 from attar._src.methods.quantize.ptq.solvers.gptq import damped
-from attar._src.model.statistics import InputHessian
+from attar._src.model.statistics import DRAWN, VECTOR_ELEMENTS, InputHessian
 from attar._src.model.weights import Window
-
-#: Elements of the vectors that are made at once.
-_VECTOR_ELEMENTS = 1 << 22
 
 
 def seen_inputs(hessian: InputHessian) -> SeenInputs:
@@ -39,14 +36,17 @@ class PairedInputs:
     def add(self, was: torch.Tensor, now: torch.Tensor) -> None:
         """Add a batch of the value that the layer reads, in both networks."""
         window = self.hessian.window
-        self.hessian.add(now)
-        step = max(1, _VECTOR_ELEMENTS // max(now[:1].numel() * prod(window.kernel), 1))
+        step = max(1, VECTOR_ELEMENTS // max(now[:1].numel() * prod(window.kernel), 1))
         step = step if now.dim() == len(window.kernel) + 2 else max(len(now), 1)
         for one, other in zip(was.split(step), now.split(step), strict=True):
-            x, y = window.vectors(one), window.vectors(other)
+            # The same positions of both, so that where nothing changed the sums are equal.
+            x, y = (
+                window.vectors(each, most=DRAWN * window.length, seed=self.hessian.samples) for each in (one, other)
+            )
+            self.hessian.add_vectors(y)
             self.cross += x.mT @ y
-            self.was += x.sum(1, dtype=torch.float64)
-            self.now += y.sum(1, dtype=torch.float64)
+            self.was += x.sum(1)
+            self.now += y.sum(1)
             self.count += x.shape[1]
 
     def seen(self) -> SeenInputs:

@@ -22,6 +22,8 @@ from attar._src.model.traced import TracedModel
 from attar._src.model.weights import LayerInput, find_weights, weight_input
 from attar._src.work.calibration_inputs import BatchInputs, CalibrationInputs
 
+#: Most bytes of the matrix of what a weight multiplies; some of its size are made at a time.
+_MATRIX_BYTES = 1 << 30
 #: Fewest inputs (examples times positions) of which the mean of a layer's output says something.
 _FEWEST = 8
 
@@ -61,9 +63,14 @@ class WeightWalk:
     def _look(self, name: str) -> None:
         weight = self.weights[name]
         try:
-            self.reads[name] = weight_input(self.graph, weight, self._exposed)
+            read = weight_input(self.graph, weight, self._exposed)
         except SpecError as error:
             self.unseen[name] = str(error)
+        else:
+            if (size := InputHessian.nbytes(read.window)) > _MATRIX_BYTES:
+                self.unseen[name] = f"a matrix of its {read.window.length:,} inputs takes {size / 1e9:.1f} GB"
+            else:
+                self.reads[name] = read
         window = self.reads[name].window if name in self.reads else None
         self.rows[name] = WeightRows.of(tuple(self.state[name].shape), weight, window)
 

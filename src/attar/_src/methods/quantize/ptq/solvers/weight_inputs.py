@@ -11,6 +11,7 @@ from torch import fx
 from attar._src.core.errors import SpecError, prefixed_errors
 from attar._src.core.fields import main_output_name
 from attar._src.methods.allocate.judge import Labelled
+from attar._src.methods.quantize.ptq.solvers.automatic import AutomaticScales
 from attar._src.methods.quantize.ptq.solvers.lookups import lookup_hessians
 from attar._src.methods.quantize.ptq.solvers.solver import InputStatistics, Solver, input_requests
 from attar._src.model.collect import Request
@@ -110,9 +111,10 @@ def _rows(hessian: InputHessian) -> tuple[int, int, bool]:
 
 
 def unseen_warning(solver: str, unseen: Mapping[str, str], embeddings: Collection[str]) -> list[str]:
-    """Return a sentence about the weights that were solved without their inputs; none about ``embeddings``."""
+    """Return a sentence about the weights that were solved without their inputs; none about ``embeddings``, and none of
+    ``auto``, by which nobody asked for inputs."""
     named = [f"{name!r} ({why})" for name, why in unseen.items() if name not in embeddings]
-    if not named:
+    if not named or solver == AutomaticScales.name:
         return []
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return [
