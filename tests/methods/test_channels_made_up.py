@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import attar
 from attar._src.core.errors import DataError, SpecError
 from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.elimination import eliminate
 from attar._src.methods.prune.channels.making_up import make_up
 from attar._src.methods.prune.channels.pruning import prune_module, rank_channels
 from attar._src.methods.prune.channels.sensitivities import JudgedChannels
@@ -173,3 +174,35 @@ def test_bytes_and_time_are_kept(monkeypatch):
             assert made.file_bytes()[1] <= options["max_bytes"]
         else:
             assert made.figures["fitted_ms"][1] <= options["max_ms"]
+
+
+def test_units_are_eliminated_with_what_is_left():
+    """Guards costs of units alone: of two channels that tell the same, one is free, and both are not."""
+    hessian = 2 * torch.ones(2, 2, dtype=torch.float64) + 1e-6 * torch.eye(2, dtype=torch.float64)
+    (first, free), (second, whole) = eliminate(torch.ones(1, 2, dtype=torch.float64), hessian, torch.tensor([5, 7]))
+    assert {first, second} == {5, 7}
+    assert free < 1e-5
+    assert whole == pytest.approx(2 * 2**2, rel=1e-5)
+    torch.manual_seed(0)
+    rows, x = torch.randn(3, 6, dtype=torch.float64), torch.randn(500, 6, dtype=torch.float64)
+    x[:, 4:] += x[:, :2]
+    hessian, units = x.T @ x, torch.tensor([0, 0, 1, 1, -1, 2])
+    order = [*eliminate(rows, hessian, units)]
+    assert [unit for unit, _ in order] != [0, 1, 2]
+    assert {unit for unit, _ in order} == {0, 1, 2}
+    # The cost of the first is what least squares over the other columns leaves.
+    unit, cost = order[0]
+    left = units != unit
+    want = x @ rows.T
+    got = x[:, left] @ torch.linalg.lstsq(x[:, left], want).solution
+    assert cost == pytest.approx(float((got - want).square().sum()), rel=1e-6)
+    assert [cost for _, cost in order] == sorted(cost for _, cost in order)
+
+
+def test_the_score_obs_keeps_one_of_each_pair():
+    torch.manual_seed(0)
+    module, x = Doubled().eval(), torch.randn(64, 2, 8, 8)
+    made = pruned(module, x, channels=0.5, score="obs", exclude=("lstm",))
+    assert made.module.lstm.input_size == 4
+    assert error(module, made.module, x) < 0.02
+    assert error(module, pruned(module, x, channels=0.5, exclude=("lstm",)).module, x) > 0.1

@@ -75,7 +75,7 @@ def prune_command(
     score: Annotated[
         str | None,
         typer.Option(
-            help="Of channels l2 (the default), l1, batch_norm, wanda, taylor, gradient_weight (the last two need "
+            help="Of channels l2 (the default), l1, batch_norm, wanda, obs, taylor, gradient_weight (the last two need "
             "labels); of layers similarity (the default), output, taylor, loss (these two need labels); of weights "
             "obs (the default), wanda, l1, l2, taylor, gradient_weight; random, file.py:name."
         ),

@@ -233,18 +233,17 @@ def prune(
             ``weight``, ``2:4`` (2 of 4 neighbouring input channels remain; without ``sparsity``), or blocks of output
             and input channels, ``4x1``.
         score: what scores lowest is removed. Of channels ``l2`` (the default), ``l1``, ``batch_norm``, ``wanda``,
-            ``taylor``, ``gradient_weight`` (the last two need labels); of layers ``similarity`` (the default) of input
-            and output, ``output``: change of the outputs, ``taylor``, ``loss`` (these two need labels); of weights
+            ``obs``, ``taylor``, ``gradient_weight`` (the last two need labels); of layers ``similarity`` (the default)
+            of input and output, ``output``: change of the outputs, ``taylor``, ``loss`` (these need labels); of weights
             ``obs`` (the default), ``wanda``, ``l1``, ``l2``, ``taylor``, ``gradient_weight``; ``random`` or
             ``file.py:name``.
         scope: ``layer`` removes the same share of every layer, ``global`` the lowest scores of all; by default
             ``layer`` with ``channels`` and ``global`` with ``macs``. Of channels also ``sensitivity``: of each group as
             many as the measured errors of the outputs allow. Of weights also ``row``, ``lamp`` and ``erdos_renyi``.
         exclude: globs of layers whose output channels stay, or whose weights do.
-        round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels; 1 by default.
+        round_to: what remains of a layer is a multiple of this, such as 8, where it has so many channels.
         least: share of the channels of each layer that remains, 0.1 by default.
-        update: of the weights that remain: ``obs`` (the default) solves them for what each layer then reads, ``none``
-            leaves them. Of weights also ``sparsegpt``.
+        update: ``obs`` (the default) solves the other weights for what each layer then reads; ``sparsegpt``, ``none``.
         overrides: glob of layers -> share of its channels (alone: others keep theirs), or with weights its sparsity.
         seed: of ``random``.
         labels, examples, batch, collate, dynamic, preprocessing, task, class_names, metric, ignore_index, class_axis,

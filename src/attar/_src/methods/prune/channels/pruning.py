@@ -8,6 +8,7 @@ from torch import nn
 
 from attar._src.core.errors import DataError, UnknownName
 from attar._src.methods.prune.channels.amount import ChannelPruning
+from attar._src.methods.prune.channels.elimination import elimination_scores
 from attar._src.methods.prune.channels.input_squares import input_squares
 from attar._src.methods.prune.channels.ranked import RankedChannels
 from attar._src.methods.prune.channels.ranking import PartGradients, score_units
@@ -51,8 +52,11 @@ def rank_channels(
     found = removable.found
     if score.inputs and judged is None:
         raise DataError(f"the score {score.name} sees what weights multiply; give inputs")
-    squares = input_squares(captured, judged.inputs) if score.inputs and judged is not None else {}
-    scores = score_units(module, found, score, gradients() if score.gradients else (), squares, seed)
+    if score.eliminates and judged is not None:
+        scores = elimination_scores(module, captured, found, judged.more or judged.inputs)
+    else:
+        squares = input_squares(captured, judged.inputs) if score.inputs and judged is not None else {}
+        scores = score_units(module, found, score, gradients() if score.gradients else (), squares, seed)
     unjudged = [group.name for group in found.groups if not scores.keys() >= set(group.units)]
     found = found.without(dict.fromkeys(unjudged, f"the score {score.name} does not judge all of it"))
     return RankedChannels(module, captured, Removable(found, removable.attributes), scores, judged, use, seed)

@@ -37,7 +37,7 @@ from attar._src.model.trace import deploy_graph
 from attar._src.work.compressed_model import MAIN, CompressedModel, FileInfo
 
 #: Chooses units of what can be removed.
-Choose = Callable[[Dependencies], ChosenUnits]
+ChooseUnits = Callable[[Dependencies], ChosenUnits]
 #: Files that are made at most for one size.
 _FILES = 6
 _NO_INFO = FileInfo()
@@ -133,7 +133,7 @@ class RankedChannels:
             return self._in_bytes(pruning, pruning.max_bytes)
         return self._made(self._settled(self._choice(pruning)), pruning)
 
-    def _choice(self, pruning: ChannelPruning) -> Choose:
+    def _choice(self, pruning: ChannelPruning) -> ChooseUnits:
         """Return what chooses the units that shares ask for."""
         if pruning.overrides:
             self.demand_groups(pruning.overrides)
@@ -210,7 +210,7 @@ class RankedChannels:
         model = CompressedModel.of(deploy_graph(module, again), record=recorded_removals(module))
         return pack(model.contents(self.use), coder=AUTO)
 
-    def _settled(self, choose: Choose) -> _Settled:
+    def _settled(self, choose: ChooseUnits) -> _Settled:
         """Return the units that a choice comes to, of what the module's code follows."""
         notes = [""]
 
@@ -255,7 +255,7 @@ class _Settled:
     note: str
 
 
-def _under(chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str) -> Choose:
+def _under(chooser: ChannelChoice | ChannelAllocation, cost: ChannelCost, most: float, said: str) -> ChooseUnits:
     """Return what chooses units without which a cost is at most so much; ``said`` is how that was asked for."""
 
     def choose(found: Dependencies) -> ChosenUnits:

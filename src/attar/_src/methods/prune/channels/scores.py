@@ -50,6 +50,9 @@ class ChannelScore:
             the gradient of each part of the examples, and the root of the mean square counts, of which only ratios
             within a group do. Otherwise the gradient is the mean over all, and ratios within a weight count.
         inputs: whether it needs the squares of what weights multiply; others than these weights are not looked at.
+        eliminates: whether units are eliminated one after the other from the weights that read them, with the others
+            solved anew (:mod:`.elimination`); :meth:`score` then is what the first would cost if inputs were
+            uncorrelated.
     """
 
     name: ClassVar[str]
@@ -57,6 +60,7 @@ class ChannelScore:
     gradients: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     inputs: ClassVar[bool] = False
+    eliminates: ClassVar[bool] = False
 
     def score(self, scored: ScoredAxis) -> torch.Tensor:
         """Return a finite score for each index of the axis, ``(n,)``; those of one unit are summed.
@@ -111,6 +115,19 @@ class WandaScore(ChannelScore):
         return scored.sums(scored.value.abs() * scored.norms)
 
 
+class ObsScore(ChannelScore):
+    """What the layers that read a channel lose without it and all that cost less, where their other weights make up for
+    it: structured optimal brain surgeon (Kurtic, Frantar and Alistarh 2023, "ZipLM" (arXiv 2302.04089), section 3.1).
+    It needs no labels."""
+
+    name: ClassVar[str] = "obs"
+    inputs: ClassVar[bool] = True
+    eliminates: ClassVar[bool] = True
+
+    def score(self, scored: ScoredAxis) -> torch.Tensor:
+        return scored.sums((scored.value * scored.norms).square())
+
+
 class TaylorScore(ChannelScore):
     """``sqrt(E[(sum w dL/dw)^2])`` over all weights w that read a unit: the change of the loss in first order when it
     becomes zero, the root of the mean square over parts of the examples (Molchanov et al. 2019, "Importance estimation
@@ -153,6 +170,7 @@ CHANNEL_SCORES: Registry[ChannelScore] = Registry(
     L2Score(),
     BatchNormScore(),
     WandaScore(),
+    ObsScore(),
     TaylorScore(),
     GradientWeightScore(),
     RandomScore(),
