@@ -26,7 +26,8 @@ def test_it_says_what_runs_and_how_to_train_further(pruned, capsys, monkeypatch)
     out, err = capsys.readouterr()
     said = [line.strip() for line in err.splitlines()]
     assert said[0].startswith("reading examples; running and exporting the module")
-    assert said[1] == "scoring channels and what goes with them by taylor, on 64 examples where it reads any"
+    scored = "scoring channels and what goes with them by taylor, on 64 examples where it reads any"
+    assert said[1] == f"{scored}; the weights that remain make up for them, layer after layer"
     assert said[-1].startswith("running the module as it was and as it is")
     assert tracked == [(1, "gradients of the examples")]
     (text,) = (line for line in out.splitlines() if line.strip().startswith("recipe.yaml: "))

@@ -12,7 +12,8 @@ W and H^-1 of what is left; a unit's cost is that at its step, and no less than 
 
 A unit's score is the sum of its costs and of those of all cheaper units of its group: what is lost once it is gone.
 Equal scores of two groups then mean that their readers lost equally much. (Costs alone take whole layers where each
-unit costs little: ResNet-20 without half its multiplications, nothing trained, has 80.4 % by costs and 88.3 % by sums.)
+unit costs little: ResNet-20 without half its multiplications, nothing trained, has 80.4 % of training images by costs,
+and 88.3 % by sums.)
 """
 
 from __future__ import annotations
