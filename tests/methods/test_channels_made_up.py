@@ -206,3 +206,35 @@ def test_the_score_obs_keeps_one_of_each_pair():
     assert made.module.lstm.input_size == 4
     assert error(module, made.module, x) < 0.02
     assert error(module, pruned(module, x, channels=0.5, exclude=("lstm",)).module, x) > 0.1
+
+
+class Scores(nn.Module):
+    """Contracts channels with each other, where removed ones must stay zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.o = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(5, 3)
+        nn.init.constant_(self.q.bias, 2.0)
+        nn.init.constant_(self.k.bias, 2.0)
+
+    def forward(self, x):
+        return self.o((self.q(x) @ self.k(x).transpose(1, 2)).relu())
+
+
+def test_removed_channels_stay_gone_where_channels_are_contracted():
+    """Guards later layers that are solved for values the smaller module never makes."""
+    torch.manual_seed(0)
+    module, x = Scores().eval(), torch.randn(64, 5, 6)
+    made = pruned(module, x, channels=0.5, exclude=("o",))
+    assert made.module.q.out_features == 4
+    plain = pruned(module, x, channels=0.5, exclude=("o",), update="none")
+    assert error(module, made.module, x) < 0.5 * error(module, plain.module, x)
+
+
+def test_what_a_factor_of_zero_hides_stays():
+    """Guards weights that could never be trained again, behind a norm that begins as zero."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, bias=False), nn.BatchNorm2d(4)).eval()
+    nn.init.zeros_(module[3].weight)
+    made = pruned(module, torch.randn(32, 2, 8, 8), channels=0.5)
+    assert made.module[2].weight.abs().min() > 0

@@ -146,7 +146,7 @@ class Search:
         Raises:
             SpecError: the options as given do not fit the module.
         """
-        if given.scales == AUTO_SCALES and isinstance(given.bits, int):
+        if given.scales == AUTO_SCALES and isinstance(given.bits, int) and not given.overrides:
             # By its own name, so that it is not tried twice.
             given = given.model_copy(update={"scales": SOLVERS[AUTO_SCALES].at_bits(given.bits).name})
         self._solve("as given", given)

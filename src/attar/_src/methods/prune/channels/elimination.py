@@ -75,7 +75,8 @@ def _columns(walk: WeightWalk, found: Dependencies, name: str, removable: torch.
     """Return the unit of each column of a weight, ``(groups, columns)``, -1 of those that stay; None if all do."""
     shape = walk.state[name].shape
     for axis, vector in enumerate(found.state[name]):
-        if any(name == each and torch.equal(vector, made) for each, made in found.outputs):
+        made = any(name == each and torch.equal(vector, units) for each, units in found.outputs)
+        if made or axis == walk.rows[name].axis:
             continue
         along = vector.reshape([-1 if each == axis else 1 for each in range(len(shape))]).expand(shape)
         labels = walk.rows[name].rows(along)

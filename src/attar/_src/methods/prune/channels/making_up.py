@@ -84,7 +84,7 @@ def make_up(
 
     start = {name: state[name].masked_fill(each, 0) for name, each in gone.items()}
     walk.solve(names, solved, sequential=True, shifts=own.shifts, start=start)
-    values = own.of({name: walk.values[name] for name in names if name in own.own}, walk.biases)
+    values = own.of({name: walk.values[name] for name in names if name in own.own}, walk.biases, keep_hidden=True)
     return MadeUp(values, _remarks(walk, gone, own.fixed))
 
 

@@ -45,19 +45,32 @@ class OwnValues:
         shaped = torch.from_numpy(factor).reshape([-1 if each == axis else 1 for each in range(value.dim())])
         return torch.where(shaped == 0, 0.0, value.double() / shaped).to(value.dtype)
 
-    def of(self, values: Mapping[str, torch.Tensor], biases: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def of(
+        self, values: Mapping[str, torch.Tensor], biases: Mapping[str, torch.Tensor], *, keep_hidden: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Return parameter -> its value.
 
         Args:
             values: weight of the graph -> its new value.
             biases: name of a bias of the graph -> what is added to it.
+            keep_hidden: whether elements behind a factor of 0 stay as they are; they become zero otherwise.
         """
-        found = {name: self.divided(name, value) for name, value in values.items()}
+        made = self._shown if keep_hidden else self.divided
+        found = {name: made(name, value) for name, value in values.items()}
         for name, shift in biases.items():
             parameter = self._parameter(name)
             assert parameter is not None
             found[parameter] = self.own[parameter].detach() + shift
         return found
+
+    def _shown(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return the parameter of a weight; as it is where a factor of 0 hides it, so that it can still be trained."""
+        divided = self.divided(name, value)
+        if name not in self.traced.folding.factors:
+            return divided
+        factor, axis = self.traced.folding.factors[name]
+        hidden = torch.from_numpy(factor == 0).reshape([-1 if each == axis else 1 for each in range(value.dim())])
+        return torch.where(hidden, self.own[name].detach().to(divided.dtype), divided)
 
     def _parameter(self, bias: str) -> str | None:
         """Return the parameter to which a shift of a bias of the graph is added: of a folded batch-norm its own."""

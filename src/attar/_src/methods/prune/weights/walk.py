@@ -133,7 +133,10 @@ class WeightWalk:
             after = copy_graph(self.traced.graph)
             for name, value in self.state.items():
                 set_tensor(after, name, alone.get(name, start.get(name, value)).clone())
-            reached = {node.name: self._reached(name, node, after, solve, shifts) for name, node in layers.items()}
+            reached = {
+                node.name: self._reached(name, node, after, solve, shifts, start) for name, node in layers.items()
+            }
+            self.biases.clear()
             try:
                 run_in_step(self.traced.graph, after, reached, batches)
                 return
@@ -141,14 +144,23 @@ class WeightWalk:
                 if len(batches) == 1:
                     break
                 batches = batches[: len(batches) // 2]
+        self.biases.clear()
         self.apart.extend(layers)
         for name, seen in self.seen([*layers]):
             self.values[name] = solve(name, seen, None)
 
     def _reached(
-        self, name: str, node: fx.Node, after: fx.GraphModule, solve: Solve, shifts: Callable[[str], bool]
+        self,
+        name: str,
+        node: fx.Node,
+        after: fx.GraphModule,
+        solve: Solve,
+        shifts: Callable[[str], bool],
+        start: Mapping[str, torch.Tensor],
     ) -> Reached:
         window, cut = self.reads[name].window, self.rows[name]
+        # Outputs that start as zeros are gone, and no bias brings them back.
+        gone = (cut.rows(start.get(name, self.state[name])) == 0).all(2) & (cut.rows(self.state[name]) != 0).any(2)
 
         def reached(was: Sequence[torch.Tensor], now: Sequence[torch.Tensor]) -> None:
             pairs = PairedInputs(window)
@@ -160,11 +172,16 @@ class WeightWalk:
             set_tensor(after, name, value)
             bias = bias_of(node)
             alone = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
+            own = self.state.get(str(bias.target)) if isinstance(bias, fx.Node) else None
+            if alone and own is not None and own.numel() == gone.numel():
+                set_tensor(after, str(bias.target), own.masked_fill(gone.reshape(own.shape), 0))
             if not (alone and shifts(str(bias.target))) or pairs.count < _FEWEST:
                 return
-            shift = pairs.mean_error(rows, cut.rows(value).double()).reshape(-1).to(value.dtype)
+            error = pairs.mean_error(rows, cut.rows(value).double())
+            shift = error.masked_fill(gone, 0).reshape(-1).to(value.dtype)
             if shift.shape == self.state[str(bias.target)].shape:
                 self.biases[str(bias.target)] = shift
-                set_tensor(after, str(bias.target), self.state[str(bias.target)] + shift)
+                shifted = (self.state[str(bias.target)] + shift).masked_fill(gone.reshape(-1), 0)
+                set_tensor(after, str(bias.target), shifted)
 
         return reached
