@@ -23,7 +23,7 @@ class OwnValues:
     """
 
     def __init__(self, module: nn.Module, captured: CapturedModel, traced: TracedModel) -> None:
-        self.traced, self._captured = traced, captured
+        self.traced = traced
         self.own = dict(module.named_parameters(remove_duplicate=False))
         self.fixed = {
             name: "the module computes it from other parameters; remove the parametrization first"
@@ -37,13 +37,17 @@ class OwnValues:
         parameter = self._parameter(bias)
         return parameter is not None and self._reads[id(self.own[parameter])] == 1
 
-    def divided(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return a tensor of a weight's shape without the factor of a folded batch-norm."""
+    def divided(self, name: str, value: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a tensor of a weight's shape without the factor of a folded batch-norm.
+
+        ``hidden``: what it has where the factor is 0; zeros if None.
+        """
         if name not in self.traced.folding.factors:
             return value
         factor, axis = self.traced.folding.factors[name]
         shaped = torch.from_numpy(factor).reshape([-1 if each == axis else 1 for each in range(value.dim())])
-        return torch.where(shaped == 0, 0.0, value.double() / shaped).to(value.dtype)
+        behind = torch.zeros_like(value) if hidden is None else hidden
+        return torch.where(shaped == 0, behind.double(), value.double() / shaped).to(value.dtype)
 
     def of(
         self, values: Mapping[str, torch.Tensor], biases: Mapping[str, torch.Tensor], *, keep_hidden: bool = False
@@ -55,22 +59,16 @@ class OwnValues:
             biases: name of a bias of the graph -> what is added to it.
             keep_hidden: whether elements behind a factor of 0 stay as they are; they become zero otherwise.
         """
-        made = self._shown if keep_hidden else self.divided
-        found = {name: made(name, value) for name, value in values.items()}
+        # Zeros in front of a factor of 0 could never be trained again.
+        found = {
+            name: self.divided(name, value, self.own[name].detach() if keep_hidden else None)
+            for name, value in values.items()
+        }
         for name, shift in biases.items():
             parameter = self._parameter(name)
             assert parameter is not None
             found[parameter] = self.own[parameter].detach() + shift
         return found
-
-    def _shown(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return the parameter of a weight; as it is where a factor of 0 hides it, so that it can still be trained."""
-        divided = self.divided(name, value)
-        if name not in self.traced.folding.factors:
-            return divided
-        factor, axis = self.traced.folding.factors[name]
-        hidden = torch.from_numpy(factor == 0).reshape([-1 if each == axis else 1 for each in range(value.dim())])
-        return torch.where(hidden, self.own[name].detach().to(divided.dtype), divided)
 
     def _parameter(self, bias: str) -> str | None:
         """Return the parameter to which a shift of a bias of the graph is added: of a folded batch-norm its own."""

@@ -171,17 +171,13 @@ class WeightWalk:
             self.values[name] = value
             set_tensor(after, name, value)
             bias = bias_of(node)
-            alone = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
-            own = self.state.get(str(bias.target)) if isinstance(bias, fx.Node) else None
-            if alone and own is not None and own.numel() == gone.numel():
-                set_tensor(after, str(bias.target), own.masked_fill(gone.reshape(own.shape), 0))
-            if not (alone and shifts(str(bias.target))) or pairs.count < _FEWEST:
+            own = self.state.get(str(bias.target)) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+            if bias is None or own is None or len(bias.users) > 1 or own.shape != (gone.numel(),):
                 return
-            error = pairs.mean_error(rows, cut.rows(value).double())
-            shift = error.masked_fill(gone, 0).reshape(-1).to(value.dtype)
-            if shift.shape == self.state[str(bias.target)].shape:
-                self.biases[str(bias.target)] = shift
-                shifted = (self.state[str(bias.target)] + shift).masked_fill(gone.reshape(-1), 0)
-                set_tensor(after, str(bias.target), shifted)
+            target, removed, shift = str(bias.target), gone.reshape(-1), torch.zeros_like(own)
+            if shifts(target) and pairs.count >= _FEWEST:
+                error = pairs.mean_error(rows, cut.rows(value).double()).reshape(-1)
+                self.biases[target] = shift = error.masked_fill(removed, 0).to(own.dtype)
+            set_tensor(after, target, (own + shift).masked_fill(removed, 0))
 
         return reached
