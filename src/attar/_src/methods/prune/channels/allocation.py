@@ -84,7 +84,10 @@ class ChannelAllocation:
                 choices.setdefault(chosen.units, f"as scope {scope} chooses")
         judged = {units: self.meter.error_without(units).error for units in choices}
         best = min(choices, key=judged.__getitem__)
-        return ChosenUnits(best, f"{choices[best]}; relative error of the outputs {judged[best] ** 0.5:.3g}")
+        return ChosenUnits(
+            best,
+            f"{choices[best]}; relative error of the outputs {judged[best] ** 0.5:.3g} with other weights as they are",
+        )
 
     def lowest_cost(self, found: Dependencies, cost: ChannelCost) -> float:
         """Return the cost without all that the levels allow."""
